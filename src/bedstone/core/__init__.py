@@ -1,0 +1,4 @@
+"""The foundation: errors, events, logging, protocols, registry, devices, dtypes and memory; torch and nothing else.
+
+Import from the modules, or the public names from `bedstone` itself.
+"""

@@ -1,0 +1,289 @@
+"""One stream of typed events; every log line, progress bar, file and report is a view of it, so none can disagree.
+
+An event is a frozen record of flat fields. `emit(event)` hands it to each sink (a plain function of one event) and to
+the standard logger `bedstone`, where `record.event` holds the fields with numbers as numbers. With no sink and the
+logger's level above the event's, `emit` does nothing. A family declares its own events beside its code by subclassing
+`Event`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+import time
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bedstone.core import errors
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Generator
+
+logger = logging.getLogger("bedstone")
+# The standard handler of a library: without it, Python would print our warnings when nobody configured logging.
+logger.addHandler(logging.NullHandler())
+
+_sinks: tuple[Callable[[Event], None], ...] = ()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened; subclasses add flat fields and say them in a sentence.
+
+    Attributes:
+        name: Stable name for programs, in snake case.
+        level: Level of the `logging` module.
+        transient: True for events that only matter while they happen; files leave them out.
+        time: Seconds since the epoch.
+    """
+
+    name: ClassVar[str] = "event"
+    level: ClassVar[int] = logging.INFO
+    transient: ClassVar[bool] = False
+
+    time: float = field(default_factory=time.time)
+
+    def message(self) -> str:
+        """Return the event as one sentence for people."""
+        fields = self.record()
+        return " ".join([self.name, *(f"{k}={v}" for k, v in fields.items() if k not in {"event", "time"})])
+
+    def record(self) -> dict[str, Any]:
+        """Return name, time and fields as one flat dictionary of JSON values; fields that are `None` are left out."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {"event": self.name} | {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSelected(Event):
+    """A device was chosen: which, for what request, from where the request came, and why."""
+
+    name: ClassVar[str] = "device_selected"
+    device: str
+    requested: str
+    source: str
+    reason: str
+
+    def message(self) -> str:
+        """Return the event as one sentence for people."""
+        return f"Using {self.device} ({self.requested} from {self.source}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigValidated(Event):
+    """A configuration passed its own rules."""
+
+    name: ClassVar[str] = "config_validated"
+    level: ClassVar[int] = logging.DEBUG
+    config: str
+    source: str = "argument"
+
+    def message(self) -> str:
+        """Return the event as one sentence for people."""
+        return f"{self.config} from {self.source} is valid."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRaised(Event):
+    """A `CoreError` was raised: code, class, text, `file:line` and the stack. It may be caught: hence level DEBUG."""
+
+    name: ClassVar[str] = "error"
+    level: ClassVar[int] = logging.DEBUG
+    code: str
+    error: str
+    text: str
+    location: str
+    stack: str
+
+    def message(self) -> str:
+        """Return the event as one sentence for people."""
+        return f"{self.error} at {self.location}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStep(Event):
+    """An optimizer step was taken; `step` counts from 1, `loss` is nats a token, `memory_bytes` the peak so far."""
+
+    name: ClassVar[str] = "training_step"
+    step: int
+    total: int
+    loss: float
+    lr: float
+    grad_norm: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    tokens_per_s: float | None = None
+    memory_bytes: int | None = None
+
+    @property
+    def progress_percent(self) -> float:
+        """The share of steps taken, 0 to 100; 0 when the total is 0."""
+        return 100.0 * self.step / self.total if self.total else 0.0
+
+    def message(self) -> str:
+        """Return the event as one sentence for people."""
+        rate = f", {self.tokens_per_s:.0f} tokens/s" if self.tokens_per_s is not None else ""
+        share = f"({self.progress_percent:.0f}%)"
+        return f"step {self.step}/{self.total} {share}: loss {self.loss:.4f}, lr {self.lr:.2e}{rate}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUsage(Event):
+    """A reading of memory in bytes, and of what."""
+
+    name: ClassVar[str] = "memory_usage"
+    level: ClassVar[int] = logging.DEBUG
+    allocated_bytes: int
+    peak_bytes: int
+    context: str = ""
+
+    def message(self) -> str:
+        """Return the event as one sentence for people."""
+        where = f"{self.context}: " if self.context else ""
+        return f"{where}{self.allocated_bytes:,} bytes allocated, peak {self.peak_bytes:,} bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric(Event):
+    """Named numbers of the caller's own; they become fields of the record."""
+
+    name: ClassVar[str] = "metric"
+    values: dict[str, float]
+
+    def message(self) -> str:
+        """Return the event as one sentence for people."""
+        return ", ".join(f"{name} {value:g}" for name, value in self.values.items())
+
+    def record(self) -> dict[str, Any]:
+        """Return the numbers as fields of their own beside name and time."""
+        return {"event": self.name, "time": self.time, **self.values}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """Work of several seconds moved on: `done` of `total` units; `total` 0 means unknown."""
+
+    name: ClassVar[str] = "progress"
+    level: ClassVar[int] = logging.DEBUG
+    transient: ClassVar[bool] = True
+    phase: str
+    done: int
+    total: int
+    unit: str = ""
+
+    def message(self) -> str:
+        """Return the event as one sentence for people."""
+        return f"{self.phase}: {self.done}/{self.total} {self.unit}".rstrip()
+
+
+def listening(level: int = logging.INFO) -> bool:
+    """Tell whether anybody would see an event of this level; lets a caller skip the work of building it."""
+    return bool(_sinks) or logger.isEnabledFor(level)
+
+
+def emit(event: Event) -> None:
+    """Hand an event to every sink, in the order they were added, and to the logger `bedstone`.
+
+    Raises whatever a sink raises: a sink that may fail without harm must say so itself.
+
+    >>> seen = []
+    >>> with sink(seen.append):
+    ...     emit(Metric(values={"loss": 1.5}))
+    >>> seen[0].record()["loss"]
+    1.5
+    """
+    for receive in _sinks:
+        receive(event)
+    if logger.isEnabledFor(event.level):
+        logger.log(event.level, "%s", event.message(), extra={"event": event.record()}, stacklevel=2)
+
+
+def add_sink(receive: Callable[[Event], None]) -> Callable[[], None]:
+    """Have `receive` called with every event from now on, in any thread; return the function that removes it."""
+    global _sinks  # noqa: PLW0603 - the stream of the process; replaced whole, so that emit needs no lock
+    with _lock:
+        _sinks = (*_sinks, receive)
+
+    def remove() -> None:
+        global _sinks  # noqa: PLW0603
+        with _lock:
+            _sinks = tuple(other for other in _sinks if other is not receive)
+
+    return remove
+
+
+@contextmanager
+def sink(receive: Callable[[Event], None]) -> Generator[None]:
+    """Have `receive` called with every event inside the block."""
+    remove = add_sink(receive)
+    try:
+        yield
+    finally:
+        remove()
+
+
+class JsonlSink:
+    """A file with one JSON object an event, each line written at once; transient events are left out.
+
+    Args:
+        path: The file; appended to, created when missing. Its folder must exist.
+
+    Raises:
+        StorageError: The file cannot be opened or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115, PTH123 - closed by close()
+        except OSError as error:
+            raise errors.StorageError.from_os_error(error, path=path, doing="open the event file") from error
+
+    def __call__(self, event: Event) -> None:
+        """Write one event as one line."""
+        if event.transient:
+            return
+        line = json.dumps(event.record(), ensure_ascii=False, default=str) + "\n"
+        try:
+            with self._lock:
+                self._file.write(line)
+        except OSError as error:
+            raise errors.StorageError.from_os_error(error, path=self.path, doing="write an event") from error
+
+    def close(self) -> None:
+        """Close the file; call it after removing the sink.
+
+        Raises:
+            StorageError: What was still to be written could not be.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise errors.StorageError.from_os_error(error, path=self.path, doing="close the event file") from error
+
+
+def _emit_error(error: errors.CoreError) -> None:
+    if not listening(ErrorRaised.level):
+        return
+    # Frames of the errors' own constructors come last; the raise stands before them.
+    stack = [frame for frame in traceback.extract_stack() if frame.filename not in {errors.__file__, __file__}]
+    location = f"{stack[-1].filename}:{stack[-1].lineno}" if stack else "unknown"
+    emit(
+        ErrorRaised(
+            code=error.code,
+            error=type(error).__name__,
+            text=str(error),
+            location=location,
+            stack="".join(traceback.format_list(stack)),
+        )
+    )
+
+
+errors.observe_errors(_emit_error)

@@ -1,0 +1,94 @@
+"""torch's errors turned into ours: out of memory with its sizes, everything else with what was being done.
+
+torch reports sizes only inside its text, in a wording of each allocator; they are parsed here, once, for all callers.
+The wordings of CUDA, XPU and MPS are those of torch 2.13's sources and were never seen on a GPU by this project.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from bedstone.core.errors import CoreError, FrameworkError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_UNITS = {
+    "bytes": 1,
+    "B": 1,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    "KB": 2**10,
+    "MB": 2**20,
+    "GB": 2**30,
+}
+_SIZE = r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>bytes|KiB|MiB|GiB|TiB|KB|MB|GB|B)\b"
+_PATTERNS = {
+    "requested_bytes": rf"tried to allocate {_SIZE}",
+    "limit_bytes": rf"total capacity of {_SIZE}",
+    "free_bytes": rf"of which {_SIZE} is free",
+    "allocated_bytes": rf"{_SIZE} is allocated by PyTorch|MPS allocated: {_SIZE.replace('number', 'n2').replace('unit', 'u2')}",
+}
+_OOM = re.compile(r"out of memory|DefaultCPUAllocator: (can't|not enough)|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
+_SMALLER = "Use a smaller batch or sequence, checkpoint activations, or quantize the frozen weights."
+
+
+@contextmanager
+def translate_torch_errors(*, doing: str, device: torch.device | str | None = None) -> Generator[None]:
+    """Turn an error of torch inside the block into a `CoreError` whose `__cause__` is the original.
+
+    Args:
+        doing: What the block does, for the message: `allocate the output`.
+        device: Where, if known; else read from torch's text.
+
+    Raises:
+        OutOfMemoryError: torch ran out of memory; sizes in bytes as far as torch gives them.
+        FrameworkError: Any other `RuntimeError` of torch. Our own errors pass unchanged.
+
+    >>> with translate_torch_errors(doing="multiply"):
+    ...     torch.ones(2, 3) @ torch.ones(2, 3)
+    Traceback (most recent call last):
+    bedstone.core.errors.FrameworkError: torch failed to multiply: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)
+    """
+    try:
+        yield
+    except CoreError:
+        raise
+    except RuntimeError as error:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or _OOM.search(text):
+            raise _out_of_memory(text, doing, device) from error
+        raise FrameworkError(f"torch failed to {doing}: {text}") from error
+
+
+def _out_of_memory(text: str, doing: str, device: torch.device | str | None) -> OutOfMemoryError:
+    sizes = {name: _parse_size(pattern, text) for name, pattern in _PATTERNS.items()}
+    place = str(device) if device is not None else _device_in(text)
+    known = ", ".join(
+        f"{name.removesuffix('_bytes')} {size:,} bytes" for name, size in sizes.items() if size is not None
+    )
+    where = f" on {place}" if place else ""
+    message = f"Out of memory{where} while trying to {doing}: {known or text.splitlines()[0]}."
+    return OutOfMemoryError(message, **sizes, device=place, remedy=_SMALLER)
+
+
+def _parse_size(pattern: str, text: str) -> int | None:
+    found = re.search(pattern, text, re.IGNORECASE)
+    if found is None:
+        return None
+    number, unit = (group for group in found.groups() if group is not None)
+    return round(float(number) * _UNITS[unit]) if "." in number else int(number) * _UNITS[unit]
+
+
+def _device_in(text: str) -> str | None:
+    if gpu := re.search(r"GPU (\d+) has", text):
+        return f"cuda:{gpu[1]}"
+    if "DefaultCPUAllocator" in text:
+        return "cpu"
+    return "mps" if "MPS backend" in text else None
