@@ -1,0 +1,17 @@
+"""Tensors handed to other frameworks and back without copying; and as plain bytes where memory cannot be shared."""
+
+from bedstone.interop.allocate import allocate_output_buffer as allocate_output_buffer
+from bedstone.interop.buffer import TensorBuffer as TensorBuffer
+from bedstone.interop.handle import TensorHandle as TensorHandle
+from bedstone.interop.handle import tensor_to_handle as tensor_to_handle
+from bedstone.interop.receive import handle_to_tensor as handle_to_tensor
+from bedstone.interop.sharing import SharingError as SharingError
+
+__all__ = [
+    "SharingError",
+    "TensorBuffer",
+    "TensorHandle",
+    "allocate_output_buffer",
+    "handle_to_tensor",
+    "tensor_to_handle",
+]
