@@ -1,0 +1,9 @@
+"""Base models: where they come from, and how they are loaded."""
+
+from bedstone.train.models.load import load_model as load_model
+from bedstone.train.models.load import load_tokenizer as load_tokenizer
+from bedstone.train.models.source import ModelSource as ModelSource
+from bedstone.train.models.source import cache_folder as cache_folder
+from bedstone.train.models.source import locate as locate
+
+__all__ = ["ModelSource", "cache_folder", "load_model", "load_tokenizer", "locate"]

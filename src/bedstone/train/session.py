@@ -1,0 +1,108 @@
+"""What one run holds in memory while it trains, and what of it a checkpoint keeps."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bedstone.repro import capture_rng, restore_rng
+from bedstone.train.adapter import trainable
+from bedstone.train.signals import StopRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from bedstone.repro import CheckpointStore, SeedTree
+    from bedstone.train.config import TrainConfig
+    from bedstone.train.data import DataSplit
+    from bedstone.train.schedule import Schedule
+
+
+@dataclass(slots=True)
+class Before:
+    """What was measured before the first step; a resumed run reports it without measuring again."""
+
+    loss: float | None = None
+    answers: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Session:
+    """A loaded run: everything the loop works on.
+
+    Attributes:
+        step: Steps taken so far.
+        steps_per_epoch: Optimizer steps in one pass over the data; the last may be smaller.
+        autocast_dtype: Dtype of the matrix products where it is not that of the weights.
+        saved_step: The step of the newest checkpoint, 0 when there is none.
+    """
+
+    name: str
+    config: TrainConfig
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    train: DataSplit
+    heldout: DataSplit | None
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    steps_per_epoch: int
+    seeds: SeedTree
+    store: CheckpointStore
+    stop: StopRequest = field(default_factory=StopRequest)
+    step: int = 0
+    saved_step: int = 0
+    before: Before = field(default_factory=Before)
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return self.schedule.total
+
+
+def conditions(device: torch.device) -> dict[str, str | int]:
+    """Return what bit-equality depends on besides configuration and data."""
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def snapshot(session: Session, bound: dict[str, Any]) -> dict[str, Any]:
+    """Return the state that a checkpoint keeps.
+
+    Args:
+        session: Between two steps.
+        bound: What ties the checkpoint to its run (see `run.py`): configuration, data, conditions.
+    """
+    epoch, window = divmod(session.step, session.steps_per_epoch)
+    return {
+        "parameters": {name: p.detach() for name, p in trainable(session.model).items()},
+        "optimizer": session.optimizer.state_dict(),
+        "scheduler": {"step": session.step, "lr": session.schedule.lr(max(1, session.step))},
+        "position": {"step": session.step, "epoch": epoch, "window": window},
+        "rng": capture_rng(),
+        "before": {"loss": session.before.loss, "answers": session.before.answers},
+        **bound,
+    }
+
+
+def restore(session: Session, state: dict[str, Any]) -> None:
+    """Put a checkpoint's state into a freshly loaded session of the same configuration.
+
+    Random generators come last: nothing after them may draw before the first step.
+    """
+    with torch.no_grad():
+        for name, parameter in trainable(session.model).items():
+            parameter.copy_(state["parameters"][name])
+    session.optimizer.load_state_dict(state["optimizer"])
+    session.step = session.saved_step = state["position"]["step"]
+    session.before = Before(state["before"]["loss"], state["before"]["answers"])
+    restore_rng(state["rng"])

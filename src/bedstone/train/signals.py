@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM ask a run to stop between two steps; a second one no longer waits."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import FrameType
+
+
+class StopRequested(Exception):  # noqa: N818 - a request, not an error; the run turns it into InterruptedRunError
+    """Raised by `StopRequest.check` at a point where the run can stop."""
+
+
+class StopRequest:
+    """Whether a signal has asked to stop, and which."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def check(self) -> None:
+        """Raise `StopRequested` when a signal has come; called where nothing is half done."""
+        if self.signal is not None:
+            raise StopRequested
+
+
+@contextmanager
+def stop_on_signals(request: StopRequest) -> Generator[None]:
+    """Note SIGINT and SIGTERM in `request`; the handlers before it come back with the first signal and at the end.
+
+    Outside the main thread, where Python allows no handlers, signals stay as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        request.signal = signal.Signals(number)
+        restore()
+
+    try:
+        for number in before:
+            signal.signal(number, note)
+        yield
+    finally:
+        restore()
