@@ -83,7 +83,7 @@ _ROOMS = {
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
-__all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll] - the names above, tested to agree
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll] - tested to agree
 
 
 def __getattr__(name: str) -> object:

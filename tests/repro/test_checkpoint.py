@@ -107,8 +107,8 @@ def test_a_damaged_one_is_said_and_skipped(store, caplog):
     said = [event for event in events if isinstance(event, CheckpointDamaged)]
     changed = "the content of `model.safetensors` has changed (its SHA-256 differs)"
     assert [event.message() for event in said] == [
-        f"Skipped the damaged checkpoint {store.folder}/step-000030: {changed}.",
-        f"Skipped the damaged checkpoint {store.folder}/step-000020: `state.json` is missing.",
+        f"The checkpoint {store.folder}/step-000030 is damaged and not used: {changed}.",
+        f"The checkpoint {store.folder}/step-000020 is damaged and not used: `state.json` is missing.",
     ]
     assert caplog.messages == [event.message() for event in said]
     assert said[0].record()["event"] == "checkpoint_damaged"

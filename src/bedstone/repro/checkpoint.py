@@ -44,7 +44,7 @@ _SPARE_BYTES = 1 << 20  # headers, the index, and the file system's own blocks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointDamaged(Event):
-    """A checkpoint was found damaged and skipped: which, and what is wrong with it."""
+    """A checkpoint was found damaged and is not used: which, and what is wrong with it."""
 
     name: ClassVar[str] = "checkpoint_damaged"
     level: ClassVar[int] = logging.WARNING
@@ -53,7 +53,7 @@ class CheckpointDamaged(Event):
 
     def message(self) -> str:
         """Return the event as one sentence for people."""
-        return f"Skipped the damaged checkpoint {self.path}: {self.reason}."
+        return f"The checkpoint {self.path} is damaged and not used: {self.reason}."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
