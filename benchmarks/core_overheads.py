@@ -24,7 +24,6 @@ from core_cases import Case
 from stopwatch import time_children, time_statements
 
 Samples = dict[str, list[float]]
-MARKS = {True: "met", False: "MISSED"}
 
 
 def missing(peer: str, peers: tuple[str, ...]) -> bool:
@@ -71,28 +70,36 @@ def against(mine: list[float], peer: str, code: str, samples: Samples, peers: tu
     }
 
 
-def number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+def scaled(values: list[float], unit: str) -> tuple[list[float], str]:
+    """Return figures in the unit that suits the first of them."""
+    for larger in ("µs", "ms") if unit == "ns" else ():
+        if abs(values[0]) < 10_000:
+            break
+        values, unit = [value / 1000 for value in values], larger
+    return values, unit
 
 
-def span(found: dict[str, Any]) -> str:
-    return f"{number(found['median'])} ({number(found['min'])}-{number(found['max'])})"
+def digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}" if abs(value) >= 0.01 else f"{value:.0e}"
 
 
-def on_one_line(code: str) -> str:
-    return code.replace(":\n", ": ").replace("\n", "; ")
+def line(name: str, found: dict[str, Any], unit: str, verdict: str, code: str) -> str:
+    (median, low, high), unit_shown = scaled([found[key] for key in ("median", "min", "max")], unit)
+    figures = f"{digits(median):>7} {unit_shown} {f'({digits(low)}-{digits(high)})':<16}"
+    return f"  {name:<30}{figures}{verdict:<26}{code.replace(f':{chr(10)}', ': ').replace(chr(10), '; ')}"
 
 
 def show(case: dict[str, Any]) -> None:
-    target = f"  target {number(case['target'])} {case['unit']}: {MARKS[case['met']]}" if "target" in case else ""
-    print(f"  {case['what']:<28}{span(case):>26} {case['unit']}  {on_one_line(case['ours'])}{target}")
+    unit = case["unit"]
+    verdict = f"target {case['target']} {unit}: {'met' if case['met'] else 'MISSED'}" if "target" in case else ""
+    print(line(case["what"], case, unit, verdict, case["ours"]))
     for peer in case["peers"]:
         if "missing" in peer:
             print(f"    {peer['peer']}: {peer['missing']}")
             continue
-        ratio, more = number(peer["ratio"]["median"]), number(peer["difference"]["median"])
-        print(f"    {peer['peer']:<26}{span(peer):>26} {case['unit']}  {on_one_line(peer['statement'])}", end="")
-        print(f"  ours is {ratio} x, {'+' if not more.startswith('-') else ''}{more}")
+        (more,), unit_shown = scaled([peer["difference"]["median"]], unit)
+        verdict = f"ours {digits(peer['ratio']['median'])} x, {'+' if more > 0 else ''}{digits(more)} {unit_shown}"
+        print(line(f"  {peer['peer']}", peer, unit, verdict, peer["statement"]))
     if case["note"]:
         print(f"    ({case['note']})")
 

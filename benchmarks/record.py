@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+CORES = len(os.sched_getaffinity(0))  # of the machine: OMP_PROC_BIND takes this process to one of them with torch
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -36,7 +37,7 @@ def _circumstances(packages: tuple[str, ...]) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("bedstone", *packages)},
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": CORES,
         "load": [round(value, 2) for value in os.getloadavg()],
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(("OMP_", "GOMP_"))},
     }

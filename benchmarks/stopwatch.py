@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LOOP_S = 0.02
 # Children start as a user's program does: with bytecode kept as pip leaves it, and on any core.
-_OUR_OWN = {"PYTHONDONTWRITEBYTECODE", "OMP_PROC_BIND", "OMP_PLACES"}
+_NOT_A_USERS = {"PYTHONDONTWRITEBYTECODE", "OMP_PROC_BIND", "OMP_PLACES"}
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ def by_turns(measures: Mapping[str, Callable[[], T]], rounds: int, *, what: str)
     """Call every measure once a round and return its results of all rounds but the first, which warms up."""
     found: dict[str, list[T]] = {name: [] for name in measures}
     for number in range(rounds + 1):
-        print(f"\r{what}: round {number}/{rounds} ", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(f"\r{what}: round {number}/{rounds} ", end="\n" * (number == rounds), file=sys.stderr, flush=True)
         for name in list(measures) if number % 2 else reversed(measures):
             found[name].append(measures[name]())
-    print(file=sys.stderr)
     return {name: values[1:] for name, values in found.items()}
 
 
@@ -91,7 +91,7 @@ def _command(name: str, words: Sequence[str]) -> Callable[[], dict[str, float]]:
 
 
 def _run(words: Sequence[str]) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in _OUR_OWN}
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_A_USERS}
     child = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     if child.returncode:
         raise RuntimeError(f"{words} ended with {child.returncode}:\n{child.stderr}")

@@ -38,7 +38,8 @@ def _fresh_logger(monkeypatch):
     before = (list(LOGGER.handlers), LOGGER.level, LOGGER.propagate)
     LOGGER.handlers[:] = [handler for handler in before[0] if isinstance(handler, logging.NullHandler)]
     yield
-    LOGGER.handlers[:], LOGGER.level, LOGGER.propagate = before
+    LOGGER.handlers[:], LOGGER.propagate = before[0], before[2]
+    LOGGER.setLevel(before[1])  # forgets the levels it has looked up
 
 
 def logged(config, *, name="bedstone", level=logging.WARNING, text="the well is dry"):
