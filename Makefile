@@ -29,6 +29,7 @@ $(VENV)/.dev: $(VENV)/.train
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev
+	@echo "Installing the documentation tools"
 	@$(PIP) -e '.[docs]'
 	@touch $@
 
@@ -56,7 +57,7 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	$(BIN)/python benchmarks/shuffled_control.py
 
 docs: $(VENV)/.docs ## Build the documentation into site/.
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## Remove the environment and what was built; runs/ and models/ stay.
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis

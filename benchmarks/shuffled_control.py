@@ -37,7 +37,7 @@ def rows_of(config_dataset: object) -> list[dict[str, object]]:
 def write_chat(path: Path, rows: list[dict[str, object]], answers: list[object]) -> None:
     lines = [
         json.dumps(
-            {"messages": [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": answer}]}
+            {"messages": [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": answer}]}
         )
         for row, answer in zip(rows, answers, strict=True)
     ]
@@ -52,7 +52,7 @@ def main() -> None:
         folder = Path(name)
         config = load_config(args.config, [f"output_dir={folder}/real", "sample_prompts=[]"])
         rows = rows_of(config.datasets[0])
-        answers = [row["output"] for row in rows]
+        answers = [row["answer"] for row in rows]
         shuffled = list(answers)
         SeedTree(1).random("shuffled answers").shuffle(shuffled)
         ends = {}
