@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 from bedstone.core.errors import InvalidConfigError
-from bedstone.core.events import Metric, TrainingStep, emit
+from bedstone.core.events import Metric, TrainingStep, emit, sink
 from bedstone.core.logging import (
     JsonFormatter,
     LogConfig,
@@ -367,3 +369,46 @@ def test_a_metric_that_is_no_number_is_named():
         "  `losses` (=tensor([1., 1.])) must be a number.\n"
         "  `time` is a field of every record, so a metric cannot have that name (it was 3.0)."
     )
+
+
+def test_a_closed_stderr_stops_no_program():
+    """Reporting a failure to log writes to stderr as well."""
+    closed = io.StringIO()
+    closed.close()
+    init_logging(LogConfig.testing())
+    with contextlib.redirect_stderr(closed):
+        LOGGER.warning("nobody hears this")
+
+
+def test_a_host_application_that_switches_loggers_off_does_not_keep_ours_off():
+    """`logging.config` disables every logger it was not told of; who calls `init_logging` wants to see lines."""
+    lines = io.StringIO()
+    LOGGER.disabled = True  # what dictConfig does by default
+    init_logging(LogConfig.testing(), stream=lines)
+    LOGGER.warning("heard")
+    assert lines.getvalue() == "WARN  heard\n"
+
+
+def test_the_lines_of_helpers_name_their_caller():
+    """The line of a helper inside bedstone would help nobody."""
+    lines = io.StringIO()
+    init_logging(LogConfig.development(), stream=lines)
+    log_metric(accuracy=0.5)
+    log_training_step(1, 2, 0.5, 0.1)
+    log_memory_usage(1, 2)
+    assert all(" test_logging.py:" in line for line in lines.getvalue().splitlines())
+
+
+def test_a_loss_that_still_has_its_graph_is_a_number():
+    """Python's `float` warns of it, and of an array of one element."""
+    seen = []
+    with sink(seen.append):
+        log_training_step(1, 2, torch.ones(1, requires_grad=True) * 2, np.float32(0.5))
+        log_metric(norm=np.array([2.0]), count=torch.tensor(3))
+    assert (seen[0].loss, seen[0].lr, seen[1].values) == (2.0, 0.5, {"norm": 2.0, "count": 3})
+
+
+def test_a_record_of_the_host_with_an_event_of_its_own_is_a_line_too():
+    """`extra={"event": ...}` is a usual word."""
+    record = logging.makeLogRecord({"name": "bedstone.x", "levelno": 20, "msg": "hi", "event": "click"})
+    assert json.loads(JsonFormatter().format(record))["event"] == "click"

@@ -75,3 +75,11 @@ def test_our_own_errors_and_foreign_exceptions_pass_unchanged():
         with pytest.raises(type(error)) as caught, translate_torch_errors(doing="look"):
             raise error
         assert caught.value is error
+
+
+def test_a_text_without_sizes_or_without_any_words_is_translated_all_the_same():
+    """An error path that fails hides the error."""
+    assert str(translated(torch.OutOfMemoryError())).startswith(
+        "Out of memory while trying to run a step: sizes unknown."
+    )
+    assert translated(torch.OutOfMemoryError("tried to allocate 2 mib")).requested_bytes == 2 * 2**20

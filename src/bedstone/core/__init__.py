@@ -2,3 +2,6 @@
 
 Import from the modules, or the public names from `bedstone` itself.
 """
+
+# Every error is an event, whichever module of core a program imports first.
+from bedstone.core import events as events

@@ -22,8 +22,10 @@ attributes, the message is built from them: thing, rule, value, and in `remedy` 
 from __future__ import annotations
 
 import difflib
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 
@@ -101,7 +103,7 @@ class CoreError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """Return code, message, remedy and facts as one flat dictionary; facts that JSON lacks become text."""
-        facts = {name: _jsonable(value) for name, value in self.context.items()}
+        facts = {name: json_value(value) for name, value in self.context.items()}
         return {"code": self.code, "message": self.message, "remedy": self.remedy, **facts}
 
 
@@ -112,12 +114,43 @@ def _rebuild(cls: type[CoreError], args: tuple[Any, ...], facts: dict[str, Any])
     return error
 
 
-def _jsonable(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
+def json_value(value: Any) -> Any:
+    """Return `value` as strict JSON can hold it: numbers stay numbers, what JSON lacks becomes text.
+
+    A tensor or NumPy value of one element counts as its number; NaN and the infinities, which JSON lacks, do not.
+
+    >>> json_value({"shape": (2, 3), "loss": float("nan"), "step": torch.tensor(7), "dtype": torch.int8})
+    {'shape': [2, 3], 'loss': 'NaN', 'step': 7, 'dtype': 'torch.int8'}
+    """
+    if value is None or isinstance(value, (bool, int, str)):
         return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[Any, Any]", value).items()
+        return {str(name): json_value(item) for name, item in pairs}
     if isinstance(value, (tuple, list)):
-        return [_jsonable(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return str(value)
+        return [json_value(item) for item in cast("list[Any]", value)]
+    number = scalar(value)
+    return str(value) if number is value else json_value(number)
+
+
+def scalar(value: Any) -> Any:
+    """Return a tensor or NumPy value of one element as Python's own number; anything else as it is.
+
+    `float(tensor)` would warn of gradients, and `float(array)` refuse an array of shape (1,); both are numbers to a log.
+
+    >>> scalar(torch.ones(1, requires_grad=True)), scalar("text")
+    (1.0, 'text')
+    """
+    item = getattr(value, "item", None)
+    try:
+        found = value if item is None else item()
+    except (TypeError, ValueError, RuntimeError):  # several elements, or somebody else's `item`
+        return value
+    return found if isinstance(found, (int, float, complex)) else value
 
 
 @dataclass(frozen=True, slots=True)

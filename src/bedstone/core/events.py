@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
 import threading
 import time
 import traceback
@@ -22,7 +23,7 @@ from bedstone.core import errors
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
 logger = logging.getLogger("bedstone")
 # The standard handler of a library: without it, Python would print our warnings when nobody configured logging.
@@ -187,10 +188,14 @@ def listening(level: int = logging.INFO) -> bool:
     return bool(_sinks) or logger.isEnabledFor(level)
 
 
-def emit(event: Event) -> None:
+def emit(event: Event, *, stacklevel: int = 1) -> None:
     """Hand an event to every sink, in the order they were added, and to the logger `bedstone`.
 
     Raises whatever a sink raises: a sink that may fail without harm must say so itself.
+
+    Args:
+        event: What happened.
+        stacklevel: Whose line a log record names: 1 is the caller, 2 the caller's caller, as in `logging`.
 
     >>> seen = []
     >>> with sink(seen.append):
@@ -201,7 +206,7 @@ def emit(event: Event) -> None:
     for receive in _sinks:
         receive(event)
     if logger.isEnabledFor(event.level):
-        logger.log(event.level, "%s", event.message(), extra={"event": event.record()}, stacklevel=2)
+        logger.log(event.level, "%s", event.message(), extra={"event": event.record()}, stacklevel=stacklevel + 1)
 
 
 def add_sink(receive: Callable[[Event], None]) -> Callable[[], None]:
@@ -250,7 +255,7 @@ class JsonlSink:
         """Write one event as one line."""
         if event.transient:
             return
-        line = json.dumps(event.record(), ensure_ascii=False, default=str) + "\n"
+        line = json_line(event.record()) + "\n"
         try:
             with self._lock:
                 self._file.write(line)
@@ -269,20 +274,51 @@ class JsonlSink:
             raise errors.StorageError.from_os_error(error, path=self.path, doing="close the event file") from error
 
 
+def json_line(record: Mapping[str, Any]) -> str:
+    r"""Return a record as one line of strict JSON, which any reader and any UTF-8 file takes.
+
+    >>> json_line({"event": "metric", "loss": float("inf"), "file": "a\udcff"})
+    '{"event": "metric", "loss": "Infinity", "file": "a\\udcff"}'
+    """
+    text = json.dumps(errors.json_value(record), ensure_ascii=False, allow_nan=False)
+    # A lone surrogate (from an undecodable file name) has no UTF-8; its backslash form is its JSON escape.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class _Reporting(threading.local):
+    busy = False
+
+
+_reporting = _Reporting()
+
+
 def _emit_error(error: errors.CoreError) -> None:
-    if not listening(ErrorRaised.level):
+    # What a sink raises while it is told of an error is not told in turn: that would never end.
+    if _reporting.busy or not listening(ErrorRaised.level):
         return
-    # Frames of the errors' own constructors come last; the raise stands before them.
-    stack = [frame for frame in traceback.extract_stack() if frame.filename not in {errors.__file__, __file__}]
-    location = f"{stack[-1].filename}:{stack[-1].lineno}" if stack else "unknown"
-    emit(
-        ErrorRaised(
-            code=error.code,
-            error=type(error).__name__,
-            text=str(error),
-            location=location,
-            stack="".join(traceback.format_list(stack)),
-        )
+    _reporting.busy = True
+    try:
+        emit(_raised(error))
+    except Exception as failure:  # noqa: BLE001 - the error at hand matters more, and says what happened to its event
+        error.add_note(f"The event of this error reached not every sink: {type(failure).__name__}: {failure}")
+    finally:
+        _reporting.busy = False
+
+
+def _raised(error: errors.CoreError) -> ErrorRaised:
+    frame = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - no public name
+    # The constructors of the error come last, in whatever file; the raise stands before them.
+    while frame.f_back is not None and (
+        frame.f_code.co_filename in {errors.__file__, __file__} or frame.f_locals.get("self") is error
+    ):
+        frame = frame.f_back
+    return ErrorRaised(
+        code=error.code,
+        error=type(error).__name__,
+        # The base's text: a subclass that has a `__str__` of its own may not have set its attributes yet.
+        text=errors.CoreError.__str__(error),
+        location=f"{frame.f_code.co_filename}:{frame.f_lineno}",
+        stack="".join(traceback.format_stack(frame)),
     )
 
 

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bedstone.core.errors import CoreError, FrameworkError, OutOfMemoryError
+from bedstone.core.errors import CoreError, FrameworkError, InvalidConfigError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 _UNITS = {
     "bytes": 1,
-    "B": 1,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-    "TiB": 2**40,
-    "KB": 2**10,
-    "MB": 2**20,
-    "GB": 2**30,
+    "b": 1,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+    "kb": 2**10,
+    "mb": 2**20,
+    "gb": 2**30,
 }
 _SIZE = r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>bytes|KiB|MiB|GiB|TiB|KB|MB|GB|B)\b"
 _PATTERNS = {
@@ -67,6 +67,34 @@ def translate_torch_errors(*, doing: str, device: torch.device | str | None = No
         raise FrameworkError(f"torch failed to {doing}: {text}") from error
 
 
+def parse_device(device: torch.device | str, *, argument: str = "device") -> torch.device:
+    """Return the device that a text names, as torch understands it; whether it exists is not looked at.
+
+    Args:
+        device: A `torch.device`, or a text such as `cuda:1`.
+        argument: What to call it in the error.
+
+    Raises:
+        InvalidConfigError: torch knows no such kind of device.
+
+    >>> parse_device("cuda:1")
+    device(type='cuda', index=1)
+    >>> parse_device("gpu")
+    Traceback (most recent call last):
+    bedstone.core.errors.InvalidConfigError: `device` (='gpu') is not a device that torch knows. \
+Write, for example, 'cpu', 'cuda:0', 'mps' or 'xpu:1'.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InvalidConfigError(
+            f"`{argument}` (={device!r}) is not a device that torch knows.",
+            argument=argument,
+            value=str(device),
+            remedy="Write, for example, 'cpu', 'cuda:0', 'mps' or 'xpu:1'.",
+        ) from None
+
+
 def _out_of_memory(text: str, doing: str, device: torch.device | str | None) -> OutOfMemoryError:
     sizes = {name: _parse_size(pattern, text) for name, pattern in _PATTERNS.items()}
     place = str(device) if device is not None else _device_in(text)
@@ -74,7 +102,8 @@ def _out_of_memory(text: str, doing: str, device: torch.device | str | None) -> 
         f"{name.removesuffix('_bytes')} {size:,} bytes" for name, size in sizes.items() if size is not None
     )
     where = f" on {place}" if place else ""
-    message = f"Out of memory{where} while trying to {doing}: {known or text.splitlines()[0]}."
+    said = known or text.partition("\n")[0] or "sizes unknown"
+    message = f"Out of memory{where} while trying to {doing}: {said}."
     return OutOfMemoryError(message, **sizes, device=place, remedy=_SMALLER)
 
 
@@ -83,7 +112,8 @@ def _parse_size(pattern: str, text: str) -> int | None:
     if found is None:
         return None
     number, unit = (group for group in found.groups() if group is not None)
-    return round(float(number) * _UNITS[unit]) if "." in number else int(number) * _UNITS[unit]
+    factor = _UNITS[unit.lower()]
+    return round(float(number) * factor) if "." in number else int(number) * factor
 
 
 def _device_in(text: str) -> str | None:

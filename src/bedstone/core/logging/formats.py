@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, cast
 
+from bedstone.core.events import json_line
 from bedstone.core.logging.config import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from bedstone.core.logging.config import LogConfig
 
 _LABELS = {number: name for name, number in LEVELS.items() if name != "warning"} | {logging.CRITICAL: "critical"}
@@ -68,22 +66,14 @@ class JsonFormatter(logging.Formatter):
             line["location"] = f"{record.filename}:{record.lineno}"
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        event: Mapping[str, Any] = getattr(record, "event", {})
-        for name, value in event.items():
+        event = getattr(record, "event", {})
+        if not isinstance(event, Mapping):  # a host application may have an `event` of its own
+            event = {"event": event}
+        for name, value in cast("Mapping[str, Any]", event).items():
             # The event's own time is the record's to the microsecond, so it is not repeated.
             if name != "time":
-                line[f"event_{name}" if name in line else name] = _json_value(value)
-        return json.dumps(line, ensure_ascii=False, allow_nan=False, default=str)
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {str(name): _json_value(item) for name, item in cast("dict[Any, Any]", value).items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_value(item) for item in cast("list[Any]", value)]
-    return value
+                line[f"event_{name}" if name in line else name] = value
+        return json_line(line)
 
 
 def _label(level: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from bedstone.core.errors import InvalidConfigError, Problem
+from bedstone.core.errors import InvalidConfigError, Problem, scalar
 from bedstone.core.events import MemoryUsage, Metric, TrainingStep, emit
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ def log_training_step(step: int, total: int, loss: float, lr: float) -> None:
     Args:
         step: Steps taken so far, counted from 1.
         total: Steps of the whole run; 0 when unknown.
-        loss: Mean loss of the step, nats a token.
+        loss: Mean loss of the step, nats a token; a tensor of one element is taken as its number.
         lr: Learning rate of the step.
 
     >>> log_training_step(1, 10, loss=2.5, lr=1e-4)
     """
-    emit(TrainingStep(step=step, total=total, loss=float(loss), lr=float(lr)))
+    emit(TrainingStep(step=step, total=total, loss=float(scalar(loss)), lr=float(scalar(lr))), stacklevel=2)
 
 
 def log_memory_usage(allocated_bytes: int, peak_bytes: int, context: str = "") -> None:
@@ -37,7 +37,7 @@ def log_memory_usage(allocated_bytes: int, peak_bytes: int, context: str = "") -
 
     >>> log_memory_usage(1024, 2048, "after the forward pass")
     """
-    emit(MemoryUsage(allocated_bytes=allocated_bytes, peak_bytes=peak_bytes, context=context))
+    emit(MemoryUsage(allocated_bytes=allocated_bytes, peak_bytes=peak_bytes, context=context), stacklevel=2)
 
 
 def log_metric(**metrics: SupportsFloat) -> None:
@@ -54,11 +54,12 @@ def log_metric(**metrics: SupportsFloat) -> None:
     Traceback (most recent call last):
     bedstone.core.errors.InvalidConfigError: `accuracy` (='high') must be a number.
     """
-    found = [problem for name, value in metrics.items() if (problem := _metric_problem(name, value))]
+    values = {name: scalar(value) for name, value in metrics.items()}
+    found = [problem for name, value in values.items() if (problem := _metric_problem(name, value))]
     if found:
         raise InvalidConfigError(problems=found)
     # Whole numbers stay exact; everything else is a float.
-    emit(Metric(values={k: v if isinstance(v, int) else float(v) for k, v in metrics.items()}))
+    emit(Metric(values={k: v if isinstance(v, int) else float(v) for k, v in values.items()}), stacklevel=2)
 
 
 def _metric_problem(name: str, value: object) -> Problem | None:

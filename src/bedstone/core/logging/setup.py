@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -21,7 +22,8 @@ _lock = threading.Lock()
 def init_logging(config: LogConfig | None = None, *, stream: TextIO | None = None) -> None:
     """Show bedstone's log lines; call it again to change how.
 
-    Only the logger `bedstone` is touched: its level, its `propagate`, and one handler of ours.
+    Only the logger `bedstone` is touched: its level, its `propagate`, one handler of ours; and it is enabled again if the
+    host application's `logging.config` had disabled it.
 
     Args:
         config: What to show and how; `LogConfig.default()` when left out.
@@ -49,6 +51,7 @@ def init_logging(config: LogConfig | None = None, *, stream: TextIO | None = Non
         handler = next((own for own in _logger.handlers if isinstance(own, _Handler)), None) or _Handler()
         handler.show(config, stream)
         _logger.addHandler(handler)
+        _logger.disabled = False  # `logging.config` switches off every logger that it was not told of
         _logger.setLevel(level)
         _logger.propagate = config.propagate
 
@@ -75,7 +78,8 @@ class _Handler(logging.Handler):
             target.write(formatter.format(record) + "\n")
             target.flush()
         except Exception:  # noqa: BLE001 - the contract of logging: no pipe, or a full one, stops no program
-            self.handleError(record)
+            with contextlib.suppress(ValueError):  # it writes to `sys.stderr`, which may be the closed file
+                self.handleError(record)
 
 
 def _shows_colour(stream: TextIO) -> bool:
