@@ -14,17 +14,23 @@ from bedstone.core.registry import GROUPS, Registry, plugin_report
 def installed(tmp_path, monkeypatch):
     """A really installed distribution with one good, one broken and one clashing entry point."""
     package = tmp_path / "acme.py"
-    package.write_text("MEMBER = 'a member'\n")
+    package.write_text("MEMBER = 'a member'\nINTERRUPT = False\n")
     (tmp_path / "acme_broken.py").write_text("import no_such_module_anywhere\n")
+    (tmp_path / "acme_quits.py").write_text("raise SystemExit('no licence')\n")
+    (tmp_path / "acme_stops.py").write_text(
+        "import acme\nif acme.INTERRUPT: raise KeyboardInterrupt\nMEMBER = 'late'\n"
+    )
     info = tmp_path / "acme-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text(
         "[bedstone.datasets]\ngood = acme:MEMBER\nbad = acme_broken:MEMBER\ntaken = acme:MEMBER\n"
+        "[bedstone.trackers]\nquits = acme_quits:MEMBER\n"
+        "[bedstone.kernels]\nstops = acme_stops:MEMBER\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
-    for name in ("acme", "acme_broken"):
+    for name in ("acme", "acme_broken", "acme_quits", "acme_stops"):
         sys.modules.pop(name, None)
 
 
@@ -95,3 +101,40 @@ def test_an_unknown_group_is_refused():
     with pytest.raises(InvalidConfigError, match="must be one of"):
         Registry[int]("thing", "bedstone.things")
     assert len(GROUPS) == 5
+
+
+def test_a_plugin_that_quits_the_program_while_it_is_imported_is_only_broken(installed):
+    """`sys.exit` in a package that somebody else installed must not end ours."""
+    with pytest.raises(
+        PluginError, match=r"'quits' \(acme_quits:MEMBER of acme 1.2\) does not load: SystemExit: no lic"
+    ):
+        Registry[str]("tracker", "bedstone.trackers").get("quits")
+
+
+def test_after_ctrl_c_plugins_are_read_again(installed, monkeypatch):
+    """An interrupted look-up must not leave a registry without its plug-ins for good."""
+    import acme
+
+    monkeypatch.setattr(acme, "INTERRUPT", True)
+    kernels = Registry[str]("kernel", "bedstone.kernels")
+    with pytest.raises(KeyboardInterrupt):
+        kernels.names()
+    monkeypatch.setattr(acme, "INTERRUPT", False)
+    assert kernels.names() == ("stops",)
+
+
+def test_a_plugin_may_register_itself_too(installed):
+    """The decorator and the entry point name the same object: that is no clash."""
+    import acme
+
+    members = registry()
+    members.add("good", acme.MEMBER)
+    assert members.get("good") == "a member"
+    assert [status.name for status in members.broken()] == ["bad", "taken"]
+
+
+def test_a_package_without_metadata_is_said_to_be_one(installed, tmp_path):
+    """A damaged installation has entry points and no name."""
+    (tmp_path / "acme-1.2.dist-info" / "METADATA").unlink()
+    with pytest.raises(PluginError, match="of a package without metadata"):
+        registry().get("bad")

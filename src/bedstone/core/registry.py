@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
@@ -71,8 +71,9 @@ class Registry(Generic[T]):
         self.kind = kind
         self.group = group
         self._members: dict[str, T] = {}
-        self._broken: dict[str, PluginStatus] = {}
+        self._broken: list[PluginStatus] = []
         self._plugins_read = group is None
+        self._reading = False
         self._lock = threading.RLock()
 
     def add(self, name: str, member: T) -> None:
@@ -118,8 +119,9 @@ class Registry(Generic[T]):
         self._read_plugins()
         if name in self._members:
             return self._members[name]
-        if name in self._broken:
-            raise _plugin_error(self._broken[name])
+        for status in self._broken:
+            if status.name == name:
+                raise _plugin_error(status)
         if default is not ...:
             return default
         raise UnknownNameError(self.kind, name, self._members)
@@ -137,23 +139,31 @@ class Registry(Generic[T]):
     def broken(self) -> tuple[PluginStatus, ...]:
         """Return the plug-ins of this family that do not load."""
         self._read_plugins()
-        return tuple(self._broken.values())
+        return tuple(self._broken)
 
     def _read_plugins(self) -> None:
+        if self._plugins_read:  # nearly always; once true it stays true
+            return
         with self._lock:
-            if self._plugins_read:
+            if self._reading or self._plugins_read:  # a plug-in that looks into its registry while it is imported
                 return
+            self._reading = True
+            try:
+                loaded = [_load(point) for point in entry_points(group=self.group or "")]
+            finally:  # after Ctrl-C the next look-up reads them again
+                self._reading = False
+            for status, member in loaded:
+                self._take(status, member)
             self._plugins_read = True
-            assert self.group is not None
-            for point in entry_points(group=self.group):
-                status, member = _load(point)
-                if status.ok and point.name in self._members:
-                    text = f"the name {point.name!r} is already taken by {self._members[point.name]!r}"
-                    status = PluginStatus(point.group, point.name, point.value, status.distribution, text)
-                if status.ok:
-                    self._members[point.name] = member  # pyright: ignore[reportArgumentType] - checked by its kit
-                else:
-                    self._broken[f"{point.name}"] = status
+
+    def _take(self, status: PluginStatus, member: object) -> None:
+        taken = self._members.get(status.name, member)
+        if status.ok and taken is not member:
+            status = replace(status, traceback=f"the name {status.name!r} is already taken by {taken!r}")
+        if status.ok:
+            self._members[status.name] = member  # pyright: ignore[reportArgumentType] - checked by its kit
+        else:
+            self._broken.append(status)
 
 
 def plugin_report() -> tuple[PluginStatus, ...]:
@@ -163,12 +173,13 @@ def plugin_report() -> tuple[PluginStatus, ...]:
 
 
 def _load(point: EntryPoint) -> tuple[PluginStatus, object]:
-    distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+    status = PluginStatus(point.group, point.name, point.value, "a package without metadata")
     try:
-        member = point.load()
-    except Exception:  # noqa: BLE001 - other people's code may fail in any way; the traceback is reported by name
-        return PluginStatus(point.group, point.name, point.value, distribution, traceback.format_exc()), None
-    return PluginStatus(point.group, point.name, point.value, distribution), member
+        if point.dist is not None and point.dist.name:
+            status = replace(status, distribution=f"{point.dist.name} {point.dist.version}")
+        return status, point.load()
+    except (Exception, SystemExit):  # noqa: BLE001 - other people's code may fail in any way; reported by name
+        return replace(status, traceback=traceback.format_exc()), None
 
 
 def _plugin_error(status: PluginStatus) -> PluginError:

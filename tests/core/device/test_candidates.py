@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -82,3 +84,28 @@ def test_a_plug_in_that_does_not_load_is_a_row_and_can_be_asked_for(tmp_path, mo
     finally:
         backends._broken.clear()
         sys.modules.pop("acme_tpu", None)
+
+
+def test_a_backend_that_quits_the_program_becomes_a_row(install):
+    """`sys.exit` in a driver's wrapper is no reason to end a training."""
+    install(Shelf([GOOD], SystemExit(3)))
+    (row,) = candidate_rows("shelf")
+    assert row.reason == "The device backend 'shelf' failed: SystemExit: 3"
+
+
+def test_a_plugin_with_a_name_of_ours_is_no_second_backend(tmp_path):
+    """It is refused; our backend must not appear twice for it."""
+    info = tmp_path / "acme-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[bedstone.backends]\nmps = acme:BACKEND\n")
+    (tmp_path / "acme.py").write_text("BACKEND = 'none'\n")
+    program = "from bedstone.core.device import backend_names; print(*backend_names())"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == ["cuda", "xpu", "mps"]

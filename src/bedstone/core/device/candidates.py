@@ -33,7 +33,8 @@ def backend_names() -> tuple[str, ...]:
     >>> backend_names()[:3]
     ('cuda', 'xpu', 'mps')
     """
-    return (*backends.names(), *(status.name for status in backends.broken()))
+    names = (*backends.names(), *(status.name for status in backends.broken()))
+    return tuple(dict.fromkeys(names))  # a plug-in that was refused because its name is taken has that name too
 
 
 def candidate_rows(name: str) -> tuple[DeviceRow, ...]:
@@ -49,7 +50,7 @@ def candidate_rows(name: str) -> tuple[DeviceRow, ...]:
         backend = backends.get(name)
         rows = tuple(backend.diagnose(backend.probe()))
         _check(rows)
-    except Exception as error:  # noqa: BLE001 - other people's code may fail in any way; the row says how
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - other people's code may fail in any way; the row says how
         return (_failed(name, error),)
     return rows
 
@@ -63,7 +64,7 @@ def _check(rows: tuple[object, ...]) -> None:
             torch.device(row.device or "")  # raises, with torch's own words, for a name that torch does not know
 
 
-def _failed(name: str, error: Exception) -> DeviceRow:
+def _failed(name: str, error: BaseException) -> DeviceRow:
     return DeviceRow(
         backend=name,
         verdict="unusable",
