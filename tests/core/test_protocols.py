@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import UserDict
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pytest
@@ -13,6 +16,7 @@ from bedstone.core.events import ConfigValidated
 from bedstone.core.protocols import Dequantize, GpuDispatchable, Quantize, ValidatableConfig
 
 META = torch.device("meta")
+AWAY = torch.empty(1, device=META)
 
 
 @dataclass(frozen=True)
@@ -118,3 +122,23 @@ def test_the_halves_of_a_scheme_are_told_apart():
 
     assert isinstance(OneWay(), Quantize)
     assert not isinstance(OneWay(), Dequantize)
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        (UserDict(a=[AWAY]), "input['a'][0]"),
+        (MappingProxyType({1: AWAY}), "input[1]"),
+        ({"{odd}": AWAY}, "input['{odd}']"),
+    ],
+)
+def test_dispatch_looks_into_every_mapping(given, path):
+    """A tokenizer's batch is a mapping and no dict."""
+    with pytest.raises(DeviceMismatchError, match=re.escape(f"`{path}` has device meta, expected cpu.")):
+        Sum().dispatch(given, "cpu")
+
+
+def test_dispatch_names_a_device_that_is_none():
+    """The error of torch lists 30 kinds of device."""
+    with pytest.raises(InvalidConfigError, match=r"`device` \(='gpu'\) is not a device that torch knows."):
+        Sum().dispatch(AWAY, "gpu")

@@ -6,6 +6,7 @@ A `Protocol` describes what is only consumed, an ABC what others extend. Each ha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
 
@@ -13,9 +14,10 @@ import torch
 
 from bedstone.core.errors import DeviceMismatchError, DeviceNotAvailableError, InvalidConfigError
 from bedstone.core.events import ConfigValidated, emit, listening
+from bedstone.core.torch_errors import parse_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable
 
     from bedstone.core.errors import Problem
 
@@ -128,12 +130,14 @@ class GpuDispatchable(ABC, Generic[Input, Output]):
         Raises:
             DeviceMismatchError: A tensor lies elsewhere; names it and both devices.
             DeviceNotAvailableError: No implementation serves this type of device.
+            InvalidConfigError: `device` is a text that names no device.
         """
-        device = torch.device(device) if isinstance(device, str) else device
-        for path, tensor in _tensors(input, "input"):
-            if not _same_device(tensor.device, device):
-                remedy = f"Move it with `.to('{device}')`."
-                raise DeviceMismatchError(expected=str(device), actual=str(tensor.device), argument=path, remedy=remedy)
+        device = parse_device(device) if isinstance(device, str) else device
+        stray = _find_stray(input, device)
+        if stray is not None:
+            path, actual = stray
+            remedy = f"Move it with `.to('{device}')`."
+            raise DeviceMismatchError(expected=str(device), actual=str(actual), argument=f"input{path}", remedy=remedy)
         if device.type == "cpu":
             return self.dispatch_cpu(input, device)
         if self._serves(device):
@@ -157,23 +161,34 @@ class GpuDispatchable(ABC, Generic[Input, Output]):
         return accelerator is not None and device.type == accelerator.type
 
 
-def _same_device(actual: torch.device, wanted: torch.device) -> bool:
+def lies_on(actual: torch.device, wanted: torch.device) -> bool:
+    """Tell whether a place is the one that is wanted.
+
+    "cuda" without a number accepts every ordinal, and the CPU is one place whatever its number.
+
+    >>> lies_on(torch.device("cuda:1"), torch.device("cuda")), lies_on(torch.device("cuda:1"), torch.device("cuda:0"))
+    (True, False)
+    """
     if actual == wanted:
         return True
-    # "cuda" without a number accepts every ordinal, and the CPU has only one.
-    unnumbered = wanted.type == "cpu" or wanted == torch.device(wanted.type)
-    return unnumbered and actual.type == wanted.type
+    anywhere = wanted.index is None or wanted.type == "cpu"  # pyright: ignore[reportUnnecessaryComparison] - torch's stub
+    return anywhere and actual.type == wanted.type
 
 
-def _tensors(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _find_stray(value: Any, device: torch.device) -> tuple[str, torch.device] | None:
+    """Return path and place of the first tensor that lies elsewhere; the path is written only when there is one."""
     if isinstance(value, torch.Tensor):
-        yield path, value
-    elif isinstance(value, (tuple, list)):
-        for index, item in enumerate(cast("list[Any]", value)):
-            yield from _tensors(item, f"{path}[{index}]")
-    elif isinstance(value, dict):
-        for key, item in cast("Mapping[Any, Any]", value).items():
-            yield from _tensors(item, f"{path}[{key!r}]")
+        return None if lies_on(value.device, device) else ("", value.device)
+    parts: Iterable[tuple[Any, Any]]
+    if isinstance(value, (tuple, list)):
+        parts, step = enumerate(cast("list[Any]", value)), "[{}]"
+    elif isinstance(value, (dict, Mapping)):
+        parts, step = cast("Mapping[Any, Any]", value).items(), "[{!r}]"
     elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from _tensors(getattr(value, field.name), f"{path}.{field.name}")
+        parts, step = ((field.name, getattr(value, field.name)) for field in fields(value)), ".{}"
+    else:
+        return None
+    for name, item in parts:
+        if stray := _find_stray(item, device):
+            return step.format(name) + stray[0], stray[1]
+    return None

@@ -106,7 +106,7 @@ def test_suggests_the_nearest_name_and_lists_every_problem():
     assert str(caught.value) == (
         "DeviceConfig has 3 problems:\n"
         f"  `device` (='cuad:1') names no device. Did you mean 'cuda'? {known}\n"
-        "  `package` (='') must not be empty.\n"
+        "  `package` (='') must be a text that is not empty.\n"
         "  `min_free_bytes` (=-1) must be a whole number of bytes, 0 or more."
     )
     assert [problem.path for problem in caught.value.problems] == ["device", "package", "min_free_bytes"]
@@ -176,3 +176,27 @@ def test_current_names_do_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert DeviceConfig.from_env({"RUST_AI_FORCE_CPU": "1"}).device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"device": []}, "`device` (=[]) must be a name, or a name and a number such as 'cuda:1', in lower case."),
+        ({"package": None}, "`package` (=None) must be a text that is not empty."),
+        ({"force_cpu": "0"}, "`force_cpu` (='0') must be True or False."),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named(wrong, said):
+    """The text "0" would count as true, and a list cannot even be looked up."""
+    with pytest.raises(InvalidConfigError) as caught:
+        DeviceConfig(**wrong)
+    assert said in str(caught.value)
+
+
+def test_a_number_that_no_machine_reaches_is_refused():
+    """Python refuses to read more than 4,300 digits, with an error of its own."""
+    endless = "9" * 5000
+    with pytest.raises(InvalidConfigError, match="must be a name, or a name and a number"):
+        DeviceConfig(f"cuda:{endless}")
+    with pytest.raises(InvalidConfigError, match="BEDSTONE_CUDA_DEVICE"):
+        DeviceConfig.from_env({"BEDSTONE_CUDA_DEVICE": endless})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from bedstone.core.device import CpuFallbackWarning, DeviceConfig, DeviceRow, get_device, warn_if_cpu
+from bedstone.core.device import CpuFallbackWarning, DeviceConfig, DeviceRow, get_device, select, warn_if_cpu
 from bedstone.core.errors import DeviceNotAvailableError, InvalidConfigError
 
 AUTO = DeviceConfig(package="demo")
@@ -309,3 +309,17 @@ def test_warn_if_cpu_is_silent_when_an_accelerator_could_be_had(install):
     """Then whoever uses the CPU wants it."""
     install(Shelf())
     quietly(warn_if_cpu, "cpu", "demo")
+
+
+def test_a_refresh_forgets_the_answer_to_every_wish():
+    """The machine was read again, so an answer from before may be wrong."""
+    get_device("cpu")
+    assert len(select._devices) == 1
+    get_device(DeviceConfig("cpu"), refresh=True)
+    assert list(select._devices) == [DeviceConfig("cpu")]
+
+
+def test_warn_if_cpu_names_a_device_that_is_none():
+    """The error of torch lists 30 kinds of device."""
+    with pytest.raises(InvalidConfigError, match=r"`device` \(='gpu'\) is not a device that torch knows."):
+        warn_if_cpu("gpu")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _ALIASES = {"cpu:0": "cpu", "mps:0": "mps"}  # there is only one of each
-_SYNTAX = re.compile(r"([a-z][a-z0-9_]*)(?::(0|[1-9][0-9]*|(?:GPU|MIG)-[0-9A-Za-z/-]+))?")
+_SYNTAX = re.compile(r"([a-z][a-z0-9_]*)(?::(0|[1-9][0-9]{0,8}|(?:GPU|MIG)-[0-9A-Za-z/-]+))?")
 
 
 @dataclass(frozen=True, init=False)
@@ -71,7 +71,7 @@ class DeviceConfig(ValidatableConfig):
         force_cpu: bool = False,
     ) -> None:
         wish = str(device) if isinstance(device, torch.device) else device
-        wish = _ALIASES.get(wish, wish)
+        wish = _ALIASES.get(wish, wish) if isinstance(wish, str) else wish  # pyright: ignore[reportUnnecessaryIsInstance]
         short = "cpu" if force_cpu else "auto" if cuda_device is None else f"cuda:{cuda_device}"
         given = {"device": short if wish == "auto" else wish, "package": package, "min_free_bytes": min_free_bytes}
         for name, value in given.items():
@@ -90,8 +90,8 @@ class DeviceConfig(ValidatableConfig):
     def problems(self) -> Iterator[Problem]:
         """Yield every reason why this wish cannot be; looks at no hardware."""
         yield from _device_problems(self.device)
-        if not self.package:
-            yield Problem("package", "(='') must not be empty.", self.package)
+        if not isinstance(self.package, str) or not self.package:  # pyright: ignore[reportUnnecessaryIsInstance]
+            yield Problem("package", f"(={self.package!r}) must be a text that is not empty.", self.package)
         if not _is_count(self.min_free_bytes):
             rule = f"(={self.min_free_bytes!r}) must be a whole number of bytes, 0 or more."
             yield Problem("min_free_bytes", rule, self.min_free_bytes)
@@ -159,7 +159,9 @@ def _is_count(value: object) -> bool:
 def _shorthand_problems(wish: str, cuda_device: int | None, *, force_cpu: bool) -> Iterator[Problem]:
     if cuda_device is not None and not _is_count(cuda_device):
         yield Problem("cuda_device", f"(={cuda_device!r}) must be a whole number, 0 or more.", cuda_device)
-    if force_cpu and wish not in {"auto", "cpu"}:
+    if not isinstance(force_cpu, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - "0" would count as true
+        yield Problem("force_cpu", f"(={force_cpu!r}) must be True or False.", force_cpu)
+    elif force_cpu and wish not in {"auto", "cpu"}:
         yield Problem("device", f"(={wish!r}) contradicts `force_cpu` (=True).", wish, remedy="Give one of them.")
     elif cuda_device is not None and not force_cpu and wish not in {"auto", f"cuda:{cuda_device}"}:
         rule = f"(={wish!r}) contradicts `cuda_device` (={cuda_device!r})."

@@ -22,7 +22,7 @@ LEGACY_PREFIXES = ("AXOLOTL_", "VSA_OPTIM_")
 """The prefixes that still work and warn."""
 
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_DEVICE = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+", re.ASCII)
+_DEVICE = re.compile(r"\d{1,9}|(GPU|MIG)-[0-9A-Za-z/-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

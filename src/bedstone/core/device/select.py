@@ -20,6 +20,7 @@ from bedstone.core.device.fallback import Said, warn_fallback
 from bedstone.core.device.report import DeviceReport
 from bedstone.core.errors import DeviceNotAvailableError, InvalidConfigError
 from bedstone.core.events import DeviceSelected, emit
+from bedstone.core.torch_errors import parse_device
 
 if TYPE_CHECKING:
     from bedstone.core.device.report import DeviceRow
@@ -93,11 +94,11 @@ def warn_if_cpu(device: torch.device | str, package: str = "bedstone") -> None:
         package: Who uses it; the warning begins with it.
 
     Raises:
-        InvalidConfigError: An environment variable is not valid.
+        InvalidConfigError: `device` names no device, or an environment variable is not valid.
 
     >>> warn_if_cpu("cuda:0", "my_package")
     """
-    if torch.device(device).type != "cpu" or _environment().force_cpu:
+    if parse_device(device).type != "cpu" or _environment().force_cpu:
         return
     if _CPU_CHOSEN in _said and _FELL_BACK not in _said:
         return
@@ -112,6 +113,7 @@ def _select(wish: DeviceWish, *, refresh: bool) -> torch.device:
     if refresh:
         _environment.cache_clear()
         _automatic_cause.cache_clear()
+        _devices.clear()
     config = _as_config(wish)
     choice = _decide(config)
     _say(config, choice)
