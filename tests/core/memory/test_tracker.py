@@ -2,11 +2,14 @@
 
 import math
 import random
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -80,8 +83,7 @@ def test_a_limit_that_is_none_is_refused(limit):
     with pytest.raises(InvalidConfigError) as raised:
         MemoryTracker(limit)
     assert str(raised.value) == (
-        f"`limit_bytes` (={limit!r}) must be at least 1 byte. "
-        "Give whole bytes or a text such as '8 GiB', or None for no limit."
+        f"`limit_bytes` (={0 if limit == '0 GiB' else limit!r}) must be a whole number of at least 1."
     )
 
 
@@ -320,3 +322,30 @@ class Ledger(RuleBasedStateMachine):
 
 
 TestLedger = Ledger.TestCase
+
+
+def test_a_finalizer_may_give_memory_back_at_any_moment():
+    """The garbage collector runs it in whatever thread it is in, also in the middle of a call to the same tracker."""
+    program = """
+import faulthandler, gc
+from bedstone.core.memory import MemoryTracker
+faulthandler.dump_traceback_later(20, exit=True)  # where it would wait for itself
+tracker, kept = MemoryTracker(10**6), []
+class Cycle:
+    __slots__ = ("me", "held")
+    def __init__(self): self.me, self.held = self, tracker.reserve(1)
+    def __del__(self): self.held.release()
+for threshold in range(1, 30):
+    gc.collect(); gc.set_threshold(threshold, 1000, 1000)
+    for _ in range(300):
+        Cycle(); kept.append(tracker.usage())
+    kept.clear()
+gc.collect()
+assert tracker.allocated_bytes == 0, tracker.usage()
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_limit_may_be_any_whole_number():
+    assert MemoryTracker(np.int64(2**40)).limit_bytes == 2**40

@@ -10,6 +10,7 @@ from bedstone.core.memory.estimates import estimate_tensor_bytes as estimate_ten
 from bedstone.core.memory.sizes import checked_shape as checked_shape
 from bedstone.core.memory.sizes import format_bytes as format_bytes
 from bedstone.core.memory.sizes import parse_bytes as parse_bytes
+from bedstone.core.memory.storage import has_memory as has_memory
 from bedstone.core.memory.tracker import MemoryTracker as MemoryTracker
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "estimate_attention_memory",
     "estimate_tensor_bytes",
     "format_bytes",
+    "has_memory",
     "parse_bytes",
 ]

@@ -2,6 +2,9 @@
 
 One lock holds check and update together, so that "does it fit" and "take it" are one step, on builds of Python with and
 without the global lock alike. A refused call changes nothing.
+
+A finalizer or a signal handler may give memory back at any moment, also while its own thread is in here. So the lock may
+be taken again by its holder, and between reading and writing a figure nothing is called, since only a call lets them in.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class Account:
 
     def __init__(self, device: str, limit_bytes: int | None) -> None:
         self.device, self.limit_bytes = device, limit_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._allocated = self._peak = 0
         self._epoch = 0  # counts resets: what was taken before one has nothing to give back
 
@@ -68,11 +71,13 @@ class Account:
     def take(self, size: int) -> int:
         """Allocate `size` bytes and return the epoch, or raise `OutOfMemoryError` and change nothing."""
         with self._lock:
-            if self._fits(size):
-                self._allocated += size
-                self._peak = max(self._peak, self._allocated)
+            total = self._allocated + size
+            if self.limit_bytes is None or total <= self.limit_bytes:
+                self._allocated = total
+                if total > self._peak:  # noqa: PLR1730 - `max` is a call
+                    self._peak = total
                 return self._epoch
-            usage = self._usage()
+            usage = self.usage()
         raise OutOfMemoryError(
             requested_bytes=size,
             free_bytes=usage.free_bytes,
@@ -103,14 +108,13 @@ class Account:
         )
 
     def fits(self, size: int) -> bool:
-        """Return whether `size` bytes more stay within the limit."""
-        with self._lock:
-            return self._fits(size)
+        """Return whether `size` bytes more stay within the limit; one number needs no lock."""
+        return self.limit_bytes is None or self._allocated + size <= self.limit_bytes
 
     def usage(self) -> DeviceUsage:
         """Return all figures of one moment."""
         with self._lock:
-            return self._usage()
+            return DeviceUsage(self.device, self._allocated, self._peak, self.limit_bytes)
 
     def reset(self) -> None:
         """Count nothing as allocated, and begin a new epoch."""
@@ -122,12 +126,6 @@ class Account:
         """Let the peak start again from what is allocated now."""
         with self._lock:
             self._peak = self._allocated
-
-    def _fits(self, size: int) -> bool:
-        return self.limit_bytes is None or self._allocated + size <= self.limit_bytes
-
-    def _usage(self) -> DeviceUsage:
-        return DeviceUsage(self.device, self._allocated, self._peak, self.limit_bytes)
 
 
 class Reservation:
@@ -151,7 +149,7 @@ class Reservation:
     def __init__(self, account: Account, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         self._account = account
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._epoch = account.take(size_bytes)
         self._held = True
 
@@ -164,8 +162,8 @@ class Reservation:
         """Give the memory back; a second call, and a call after `MemoryTracker.reset()`, change nothing."""
         with self._lock:
             if self._held:
-                self._account.give_back(self.size_bytes, epoch=self._epoch)
                 self._held = False
+                self._account.give_back(self.size_bytes, epoch=self._epoch)
 
     def __enter__(self) -> Self:
         return self

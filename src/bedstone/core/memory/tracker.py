@@ -10,14 +10,15 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import torch
-
 from bedstone.core.errors import InvalidConfigError, UnknownNameError
 from bedstone.core.memory.account import DEFAULT, Account, DeviceUsage, Reservation
 from bedstone.core.memory.sizes import checked_count, parse_bytes
+from bedstone.core.torch_errors import parse_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
 
 
 class MemoryTracker:
@@ -187,15 +188,7 @@ limit 1,024 bytes. Release memory first, ask for less, or raise the limit.
 
 def _device_name(device: torch.device | str) -> str:
     """One name for one memory: `cuda` and `cuda:0` share an account, `cpu:0` is `cpu`."""
-    try:
-        parsed = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise InvalidConfigError(
-            f"`device` (={device!r}) is not a device that torch knows.",
-            argument="device",
-            value=str(device),
-            remedy="Write, for example, 'cpu', 'cuda:0', 'mps' or 'xpu:1'.",
-        ) from None
+    parsed = parse_device(device)
     return parsed.type if parsed.type == "cpu" else f"{parsed.type}:{parsed.index or 0}"
 
 
@@ -203,14 +196,7 @@ def _checked_limit(limit: int | str | None, argument: str) -> int | None:
     if limit is None:
         return None
     size = parse_bytes(limit, argument=argument) if isinstance(limit, str) else limit
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidConfigError(
-            f"`{argument}` (={limit!r}) must be at least 1 byte.",
-            argument=argument,
-            value=limit,
-            remedy="Give whole bytes or a text such as '8 GiB', or None for no limit.",
-        )
-    return size
+    return checked_count(size, argument, at_least=1)
 
 
 def _checked_factor(factor: float | Fraction | Decimal) -> Fraction:
