@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from bedstone.core.errors import InvalidConfigError
+from bedstone.interop import SharingError, handle_to_tensor
 from bedstone.interop.dlpack import CapsuleFacts, capsule_facts
 
 
@@ -40,3 +42,45 @@ def test_torch_alone_still_dies_of_a_negative_stride():
     died = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert died.returncode != 0
     assert b"terminate called" in died.stderr
+
+
+class Producer:
+    """Somebody else's array, as far as DLPack sees it."""
+
+    def __init__(self, capsule, device=(1, 0)):
+        self.capsule, self.device = capsule, device
+
+    def __dlpack__(self, **_options):
+        return self.capsule
+
+    def __dlpack_device__(self):
+        return self.device
+
+
+def test_what_is_no_unused_capsule_is_refused_instead_of_read():
+    """The header of something else is an address to nowhere, which ends the process."""
+    used = torch.ones(2).__dlpack__()
+    torch.from_dlpack(used)
+    for capsule, kind in ((None, "NoneType"), (used, "PyCapsule")):
+        with pytest.raises(SharingError) as raised:
+            handle_to_tensor(Producer(capsule))
+        assert str(raised.value) == (
+            f"__dlpack__ returned a {kind} that is no unused DLPack capsule. "
+            "A capsule can be taken once; the object must make a new one at each call."
+        )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a PyTorch without CUDA")
+def test_memory_on_a_gpu_that_torch_cannot_use_is_refused():
+    with pytest.raises(SharingError, match="it lies on GPU 1, which this PyTorch cannot use"):
+        handle_to_tensor(Producer(None, (2, 1)))
+
+
+def test_a_producer_without_a_device_is_refused():
+    with pytest.raises(SharingError, match="The memory of a Producer cannot be shared through DLPack: "):
+        handle_to_tensor(Producer(None, None))
+
+
+def test_a_class_is_not_taken_for_its_instances():
+    with pytest.raises(InvalidConfigError, match=r"`source` \(a type\) must be a TensorHandle"):
+        handle_to_tensor(np.ndarray)

@@ -211,7 +211,9 @@ def test_memory_on_another_device_is_not_moved(source):
     )
     with pytest.raises(InvalidConfigError) as unknown:
         handle_to_tensor(source, device="gpu0")
-    assert str(unknown.value) == "`device` (='gpu0') is not a device that torch knows."
+    assert str(unknown.value) == (
+        "`device` (='gpu0') is not a device that torch knows. Write, for example, 'cpu', 'cuda:0', 'mps' or 'xpu:1'."
+    )
 
 
 @pytest.mark.parametrize(

@@ -113,13 +113,21 @@ def tensor_from_dlpack(source: Any, *, copy: bool) -> torch.Tensor:
 
 
 def capsule_facts(capsule: object) -> CapsuleFacts:
-    """Return what an unused DLPack capsule of either version says; the capsule stays usable."""
-    header = _pointer(capsule, b"dltensor_versioned")
-    if header:
-        versioned = _Versioned.from_address(header)
+    """Return what an unused DLPack capsule of either version says; the capsule stays usable.
+
+    Raises:
+        SharingError: It is no such capsule, or somebody has taken the memory out of it already.
+    """
+    if _is_valid(capsule, b"dltensor_versioned"):
+        versioned = _Versioned.from_address(_get_pointer(capsule, b"dltensor_versioned"))
         tensor, flags = versioned.tensor, versioned.flags
+    elif _is_valid(capsule, b"dltensor"):
+        tensor, flags = _DLTensor.from_address(_get_pointer(capsule, b"dltensor")), 0
     else:
-        tensor, flags = _DLTensor.from_address(_pointer(capsule, b"dltensor")), 0
+        raise SharingError(
+            f"__dlpack__ returned a {type(capsule).__name__} that is no unused DLPack capsule.",
+            remedy="A capsule can be taken once; the object must make a new one at each call.",
+        )
     return CapsuleFacts(
         pointer=(tensor.data or 0) + tensor.byte_offset,
         shape=tuple(tensor.shape[: tensor.ndim]),
@@ -130,13 +138,9 @@ def capsule_facts(capsule: object) -> CapsuleFacts:
     )
 
 
-def _pointer(capsule: object, name: bytes) -> int:
-    return _get_pointer(capsule, name) if _is_valid(capsule, name) else 0
-
-
 def _export(source: Any, *, copy: bool) -> object:
     """Ask for a capsule in the newest form that the object knows; `copy=False` means never."""
-    stream = _stream(source.__dlpack_device__())
+    stream = _stream(source)
     last: Exception | None = None
     for options in ({"max_version": (1, 0), "copy": copy}, {"max_version": (1, 0)}, {}):
         try:
@@ -148,18 +152,23 @@ def _export(source: Any, *, copy: bool) -> object:
     raise _refused(source, last) from last
 
 
-def _refused(source: Any, error: Exception | None) -> SharingError:
+def _refused(source: Any, why: object) -> SharingError:
     return SharingError(
-        f"The memory of a {type(source).__name__} cannot be shared through DLPack: {error}",
+        f"The memory of a {type(source).__name__} cannot be shared through DLPack: {why}",
         remedy="Convert it to a plain numeric dtype in native byte order, or copy it, before handing it over.",
     )
 
 
-def _stream(device: tuple[Any, int]) -> dict[str, int]:
+def _stream(source: Any) -> dict[str, int]:
     """The stream that will use the memory, so that the producer's work on it is finished first."""
-    kind, index = int(device[0]), device[1]
+    try:
+        kind, index = (int(part) for part in source.__dlpack_device__())
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _refused(source, error) from error
     if kind not in {_CUDA, _ROCM}:
         return {}
+    if not torch.cuda.is_available():
+        raise _refused(source, f"it lies on GPU {index}, which this PyTorch cannot use.")
     stream = torch.cuda.current_stream(index).cuda_stream
     return {"stream": 1 if kind == _CUDA and stream == 0 else stream}
 

@@ -13,6 +13,8 @@ import torch
 from bedstone.core.dtype import dtype_name, parse_dtype
 from bedstone.core.errors import DeviceMismatchError, InvalidConfigError, ShapeMismatchError
 from bedstone.core.memory import checked_shape
+from bedstone.core.protocols import lies_on
+from bedstone.core.torch_errors import parse_device
 from bedstone.interop.buffer import TensorBuffer
 from bedstone.interop.dlpack import tensor_from_dlpack
 from bedstone.interop.handle import TensorHandle, tensor_to_handle
@@ -63,7 +65,7 @@ def handle_to_tensor(
     elif isinstance(source, (TensorHandle, torch.Tensor)):
         handle = source if isinstance(source, TensorHandle) else tensor_to_handle(source)
         tensor = copied(handle.tensor) if copy else handle.tensor.detach()
-    elif hasattr(source, "__dlpack__"):
+    elif hasattr(source, "__dlpack__") and not isinstance(source, type):
         tensor = tensor_from_dlpack(source, copy=copy)
     else:
         raise InvalidConfigError(
@@ -80,14 +82,8 @@ def handle_to_tensor(
 
 
 def _check_device(tensor: torch.Tensor, wanted: torch.device | str) -> None:
-    try:
-        expected = torch.device(wanted)
-    except (RuntimeError, TypeError):
-        raise InvalidConfigError(
-            f"`device` (={wanted!r}) is not a device that torch knows.", argument="device", value=str(wanted)
-        ) from None
-    anywhere = expected.index is None or expected.type == "cpu"
-    if tensor.device.type != expected.type or not (anywhere or tensor.device.index == expected.index):
+    expected = parse_device(wanted)
+    if not lies_on(tensor.device, expected):
         raise DeviceMismatchError(
             expected=str(expected),
             actual=str(tensor.device),

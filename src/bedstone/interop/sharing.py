@@ -17,6 +17,7 @@ import torch
 
 from bedstone.core.dtype import bytes_per_element, dtype_name, is_quantized
 from bedstone.core.errors import CoreError, InvalidConfigError, UnsupportedError
+from bedstone.core.memory import has_memory
 
 _NATIVE = "<" if sys.byteorder == "little" else ">"
 _CARRIERS = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
@@ -89,7 +90,7 @@ def check_memory(tensor: torch.Tensor) -> None:
             remedy="Call tensor.to_dense() first.",
         )
     check_dtype(tensor.dtype)
-    if not _has_memory(tensor):
+    if not has_memory(tensor):
         raise UnsupportedError(
             f"This {type(tensor).__name__} on {tensor.device} has no memory of its own to share.",
             feature="sharing a tensor without memory",
@@ -129,12 +130,3 @@ def copied(tensor: torch.Tensor, *, contiguous: bool = False) -> torch.Tensor:
     """
     layout = torch.contiguous_format if contiguous else torch.preserve_format
     return tensor.view(carrier_dtype(tensor.dtype)).clone(memory_format=layout).view(tensor.dtype)
-
-
-def _has_memory(tensor: torch.Tensor) -> bool:
-    try:
-        if tensor.untyped_storage().device.type == "meta":  # a fake tensor says another device, its storage does not
-            return False
-        return tensor.data_ptr() != 0 or tensor.numel() == 0
-    except (RuntimeError, NotImplementedError):  # a wrapper subclass, which has no storage
-        return False
