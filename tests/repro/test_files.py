@@ -143,3 +143,11 @@ def test_remove_takes_folders_files_links_and_nothing(tmp_path):
         remove(tmp_path / name)
     assert names(tmp_path) == ["kept"]
     assert names(tmp_path / "kept") == ["inside"]
+
+
+@pytest.mark.parametrize("name", ["file/x.json", "a" * 250])
+def test_a_path_that_cannot_be_is_a_storage_error(tmp_path, name):
+    """Cleaning up after the failure must not fail in a way of its own."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="Could not write the file at"):
+        write_json_atomic(tmp_path / name, {})

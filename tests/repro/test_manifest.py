@@ -161,3 +161,12 @@ def test_a_machine_without_an_accelerator_says_so():
     assert manifest()["devices"]["count"] == 0
     assert manifest()["devices"]["initialized"] == []
     assert manifest()["platform"]["cores"] == os.cpu_count()
+
+
+def test_a_folder_that_was_removed_has_no_source(tmp_path, monkeypatch):
+    """A job's working folder may be gone before the job is."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert manifest()["source"] is None

@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from bedstone.core.errors import UnsupportedError
 from bedstone.repro.files import sha256_file
@@ -128,3 +129,44 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError) as caught:
         write_tensors(tmp_path / "a", {"x": torch.zeros(1)})
     assert caught.value.errno == errno.EEXIST
+
+
+class Wrapper(torch.Tensor):
+    """A subclass as quantization libraries make them: a shape outside, the numbers in tensors inside."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return cls(function(*(arg.inner if isinstance(arg, cls) else arg for arg in args), **(kwargs or {})))
+
+    def __repr__(self):
+        return "Wrapper()"
+
+
+def _fake():
+    with FakeTensorMode():
+        return torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (_fake, "FakeTensor"),
+        (lambda: Wrapper(torch.ones(2)), "Wrapper"),
+        (lambda: torch._efficientzerotensor((2,)), "Tensor"),
+        (torch.nn.UninitializedParameter, "UninitializedParameter"),
+    ],
+)
+def test_a_tensor_without_memory_is_refused_instead_of_read(make, kind):
+    """The address of its elements is 0; reading from there ends the process."""
+    with pytest.raises(UnsupportedError) as caught:
+        check_tensors({"w": make()}, file="model")
+    assert str(caught.value) == (
+        f"The tensor 'w' of 'model' is a {kind} without memory of its own, so it has no data to write."
+    )

@@ -115,13 +115,14 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
     target, content = Path(path), json_bytes(value, indent=2)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        write_new_file(draft, [content])
-        draft.replace(target)
+        try:
+            write_new_file(draft, [content])
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
         fsync_folder(target.parent)
     except OSError as error:
         raise StorageError.from_os_error(error, path=target, doing="write the file") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:

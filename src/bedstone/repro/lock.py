@@ -153,5 +153,5 @@ class RunLock:
 
     def _holder(self) -> tuple[int | None, str | None]:
         # Empty for the instant between locking and writing.
-        words = self.path.read_text(encoding="utf-8").split()
+        words = self.path.read_text(encoding="utf-8", errors="replace").split()
         return (int(words[0]), words[1]) if len(words) == 2 and words[0].isdecimal() else (None, None)  # noqa: PLR2004

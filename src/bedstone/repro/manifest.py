@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bedstone.core.device.cpu import cpu_name
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -94,7 +96,7 @@ def manifest(
         "config": None if config is None else dict(config),
         "data": None if data is None else dict(data),
         "seeds": None if seeds is None else dict(seeds),
-        "source": _source(Path.cwd()),
+        "source": _source(Path()),  # not `Path.cwd()`, which fails in a folder that was removed
         "packages": _packages(),
         "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
         "torch": _torch_build(),
@@ -179,20 +181,10 @@ def _platform() -> dict[str, Any]:
         "release": platform.release(),
         "machine": platform.machine(),
         "libc": " ".join(platform.libc_ver()).strip() or None,
-        "cpu": _cpu_model(Path("/proc/cpuinfo")),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
     }
-
-
-def _cpu_model(table: Path) -> str | None:
-    """The processor's name from Linux's own table, else what Python knows."""
-    if table.exists():
-        for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or None
 
 
 def _devices() -> dict[str, Any]:

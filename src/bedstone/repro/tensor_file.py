@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bedstone.core.errors import UnsupportedError
+from bedstone.core.memory import has_memory
 from bedstone.repro.files import FileRecord, write_new_file
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def check_tensors(tensors: dict[str, torch.Tensor], *, file: str) -> None:
         file: What the message calls their file.
 
     Raises:
-        UnsupportedError: A tensor is sparse or quantized, has no data (device `meta`), or is of a dtype that the format
+        UnsupportedError: A tensor is sparse or quantized, has no memory of its own (see `has_memory`), or is of a dtype that the format
             lacks; the tensor is named.
 
     >>> check_tensors({"w": torch.ones(2, dtype=torch.complex128)}, file="model")
@@ -62,8 +63,9 @@ def check_tensors(tensors: dict[str, torch.Tensor], *, file: str) -> None:
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided:
             fault = f"has the layout {tensor.layout}; the safetensors format is dense"
-        elif tensor.is_meta:
-            fault = "lies on the device `meta`, so it has no data to write"
+        elif not has_memory(tensor):
+            kind = f"is a {type(tensor).__name__} without memory of its own"
+            fault = f"{'lies on the device `meta`' if tensor.is_meta else kind}, so it has no data to write"
         elif tensor.dtype not in _CODES or (tensor.dtype == torch.float4_e2m1fn_x2 and tensor.dim() == 0):
             fault = f"is of dtype {tensor.dtype}, which the safetensors format lacks"
         else:

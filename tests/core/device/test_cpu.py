@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bedstone.core.device.cpu import _memory, _model_name, cpu_row
+from bedstone.core.device.cpu import _memory, cpu_name, cpu_row
 
 MEMINFO = "MemTotal:       16384 kB\nMemFree:  1 kB\nMemAvailable:    8192 kB\nHugePages_Total:       0\n"
 
@@ -19,7 +19,7 @@ def test_reads_name_and_memory_of_linux(tmp_path):
     """`MemAvailable` is what a program can have, `MemFree` is not."""
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: AMD EPYC 7763\nmodel name\t: AMD EPYC 7763\n")
     (tmp_path / "meminfo").write_text(MEMINFO)
-    assert _model_name(tmp_path / "cpuinfo") == "AMD EPYC 7763"
+    assert cpu_name(tmp_path / "cpuinfo") == "AMD EPYC 7763"
     assert _memory(tmp_path / "meminfo", tmp_path) == (16384 * 1024, 8192 * 1024)
 
 
@@ -38,4 +38,4 @@ def test_the_limit_of_a_container_counts(tmp_path):
 def test_what_cannot_be_read_is_unknown(tmp_path):
     """Free memory is not guessed from the total."""
     assert _memory(tmp_path / "absent", tmp_path)[1] is None
-    assert _model_name(tmp_path / "absent")
+    assert cpu_name(tmp_path / "absent")

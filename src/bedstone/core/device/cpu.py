@@ -24,7 +24,7 @@ def cpu_row() -> DeviceRow:
         verdict="usable",
         reason=f"The CPU is always there; PyTorch uses {torch.get_num_threads()} thread(s).",
         device="cpu",
-        name=_model_name(),
+        name=cpu_name(),
         total_bytes=total,
         free_bytes=free,
         capability=torch.backends.cpu.get_cpu_capability(),
@@ -32,7 +32,12 @@ def cpu_row() -> DeviceRow:
     )
 
 
-def _model_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name from Linux's own table, else what Python knows.
+
+    >>> bool(cpu_name())
+    True
+    """
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
