@@ -20,6 +20,7 @@ PAGES = (*sorted(DOCS.rglob("*.md")), *(ROOT / f"{name}.md" for name in ("README
 NOT_IN_THE_REFERENCE = {
     "bedstone.cli": "the page on the command line",
     "bedstone.core.device.cuda": "one backend of core.device",
+    "bedstone.core.json": "used by errors and events",
     "bedstone.train.models": "a stage of finetune",
     "bedstone.train.report": "a stage of finetune",
 }
@@ -128,7 +129,7 @@ def test_every_room_has_a_page_in_the_reference():
     rooms = {*found, *core} - {"bedstone.core", *NOT_IN_THE_REFERENCE}
     assert rooms <= set(documented())
     assert len(set(documented())) == len(documented())
-    assert set(NOT_IN_THE_REFERENCE) <= set(found)
+    assert set(NOT_IN_THE_REFERENCE) <= {*found, *core}
 
 
 def test_every_source_folder_has_a_readme():

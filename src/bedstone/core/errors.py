@@ -22,12 +22,12 @@ attributes, the message is built from them: thing, rule, value, and in `remedy` 
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+
+from bedstone.core.json import json_value
 
 if TYPE_CHECKING:
     import os
@@ -112,45 +112,6 @@ def _rebuild(cls: type[CoreError], args: tuple[Any, ...], facts: dict[str, Any])
     error.args = args
     error.__dict__.update(facts)
     return error
-
-
-def json_value(value: Any) -> Any:
-    """Return `value` as strict JSON can hold it: numbers stay numbers, what JSON lacks becomes text.
-
-    A tensor or NumPy value of one element counts as its number; NaN and the infinities, which JSON lacks, do not.
-
-    >>> json_value({"shape": (2, 3), "loss": float("nan"), "step": torch.tensor(7), "dtype": torch.int8})
-    {'shape': [2, 3], 'loss': 'NaN', 'step': 7, 'dtype': 'torch.int8'}
-    """
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        pairs = cast("Mapping[Any, Any]", value).items()
-        return {str(name): json_value(item) for name, item in pairs}
-    if isinstance(value, (tuple, list)):
-        return [json_value(item) for item in cast("list[Any]", value)]
-    number = scalar(value)
-    return str(value) if number is value else json_value(number)
-
-
-def scalar(value: Any) -> Any:
-    """Return a tensor or NumPy value of one element as Python's own number; anything else as it is.
-
-    `float(tensor)` would warn of gradients, and `float(array)` refuse an array of shape (1,); both are numbers to a log.
-
-    >>> scalar(torch.ones(1, requires_grad=True)), scalar("text")
-    (1.0, 'text')
-    """
-    item = getattr(value, "item", None)
-    try:
-        found = value if item is None else item()
-    except (TypeError, ValueError, RuntimeError):  # several elements, or somebody else's `item`
-        return value
-    return found if isinstance(found, (int, float, complex)) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +243,10 @@ class DeviceNotAvailableError(CoreError, RuntimeError):
     Attributes:
         device: The device as asked for.
         reason: A stable reason code, for example `TORCH_CPU_BUILD`.
+
+    >>> raise DeviceNotAvailableError("There is no cuda:7.", device="cuda:7", reason="NO_SUCH_ORDINAL", remedy="Use cuda:0.")
+    Traceback (most recent call last):
+    bedstone.core.errors.DeviceNotAvailableError: There is no cuda:7. Use cuda:0.
     """
 
     code = "device_not_available"
@@ -346,6 +311,10 @@ class KernelError(CoreError, RuntimeError):
         op: The operation, for example `nf4_linear`.
         implementation: The implementation that ran.
         shapes: The shapes of its inputs.
+
+    >>> error = KernelError("It returned NaN.", op="rms_norm", implementation="triton", shapes=[(2, 64)])
+    >>> error.op, error.shapes
+    ('rms_norm', ((2, 64),))
     """
 
     code = "kernel"
@@ -368,7 +337,12 @@ class KernelError(CoreError, RuntimeError):
 
 
 class UnsupportedError(CoreError, NotImplementedError):
-    """Something that bedstone does not offer, said by name; `feature` names it."""
+    """Something that bedstone does not offer, said by name; `feature` names it.
+
+    >>> raise UnsupportedError("Images are not supported.", feature="vision", remedy="Use text.")
+    Traceback (most recent call last):
+    bedstone.core.errors.UnsupportedError: Images are not supported. Use text.
+    """
 
     code = "unsupported"
     feature: str
@@ -431,7 +405,16 @@ def _rebuild_storage(
 
 
 class FrameworkError(CoreError, RuntimeError):
-    """An error of torch, wrapped with what was being done; `__cause__` is the original."""
+    """An error of torch, wrapped with what was being done; `__cause__` is the original.
+
+    >>> from bedstone.core.torch_errors import translate_torch_errors
+    >>> try:
+    ...     with translate_torch_errors(doing="add"):
+    ...         torch.ones(2) + torch.ones(3)
+    ... except FrameworkError as error:
+    ...     print(type(error.__cause__).__name__)
+    RuntimeError
+    """
 
     code = "framework"
 
@@ -465,6 +448,10 @@ class PluginError(CoreError, RuntimeError):
         group: The entry-point group, for example `bedstone.backends`.
         name: The name that the plug-in registers.
         traceback: The traceback of its own failure, as text.
+
+    >>> raise PluginError("The plug-in 'npu' does not load.", group="bedstone.backends", name="npu")
+    Traceback (most recent call last):
+    bedstone.core.errors.PluginError: The plug-in 'npu' does not load.
     """
 
     code = "plugin"

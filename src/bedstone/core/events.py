@@ -9,7 +9,6 @@ logger's level above the event's, `emit` does nothing. A family declares its own
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import sys
 import threading
@@ -20,10 +19,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bedstone.core import errors
+from bedstone.core.json import json_line
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator
 
 logger = logging.getLogger("bedstone")
 # The standard handler of a library: without it, Python would print our warnings when nobody configured logging.
@@ -42,6 +42,13 @@ class Event:
         level: Level of the `logging` module.
         transient: True for events that only matter while they happen; files leave them out.
         time: Seconds since the epoch.
+
+    >>> @dataclass(frozen=True, slots=True, kw_only=True)
+    ... class LampLit(Event):
+    ...     name: ClassVar[str] = "lamp_lit"
+    ...     watts: float
+    >>> LampLit(watts=4.5).message()
+    'lamp_lit watts=4.5'
     """
 
     name: ClassVar[str] = "event"
@@ -272,17 +279,6 @@ class JsonlSink:
             self._file.close()
         except OSError as error:
             raise errors.StorageError.from_os_error(error, path=self.path, doing="close the event file") from error
-
-
-def json_line(record: Mapping[str, Any]) -> str:
-    r"""Return a record as one line of strict JSON, which any reader and any UTF-8 file takes.
-
-    >>> json_line({"event": "metric", "loss": float("inf"), "file": "a\udcff"})
-    '{"event": "metric", "loss": "Infinity", "file": "a\\udcff"}'
-    """
-    text = json.dumps(errors.json_value(record), ensure_ascii=False, allow_nan=False)
-    # A lone surrogate (from an undecodable file name) has no UTF-8; its backslash form is its JSON escape.
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class _Reporting(threading.local):

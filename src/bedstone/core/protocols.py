@@ -79,7 +79,14 @@ class ValidatableConfig(ABC):
 
 @runtime_checkable
 class Quantize(Protocol[Q_co]):
-    """Something that packs a dense tensor; `Q` is the packed type."""
+    """Something that packs a dense tensor; `Q` is the packed type.
+
+    >>> class Signs:
+    ...     def quantize(self, tensor, device):
+    ...         return (tensor >= 0).to(device)
+    >>> isinstance(Signs(), Quantize), isinstance(Signs(), Dequantize)
+    (True, False)
+    """
 
     def quantize(self, tensor: torch.Tensor, device: torch.device) -> Q_co:
         """Return `tensor` packed, on `device`."""
@@ -88,7 +95,14 @@ class Quantize(Protocol[Q_co]):
 
 @runtime_checkable
 class Dequantize(Protocol[Q_contra]):
-    """Something that unpacks what a scheme packed; apart from `Quantize`, since some schemes are one-way."""
+    """Something that unpacks what a scheme packed; apart from `Quantize`, since some schemes are one-way.
+
+    >>> class FromSigns:
+    ...     def dequantize(self, quantized, device):
+    ...         return torch.where(quantized, 1.0, -1.0).to(device)
+    >>> isinstance(FromSigns(), Dequantize)
+    True
+    """
 
     def dequantize(self, quantized: Q_contra, device: torch.device) -> torch.Tensor:
         """Return the dense tensor on `device`."""

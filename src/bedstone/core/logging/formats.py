@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, cast
 
-from bedstone.core.events import json_line
+from bedstone.core.json import json_line
 from bedstone.core.logging.config import LEVELS
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from bedstone.core.errors import InvalidConfigError, Problem, scalar
-from bedstone.core.events import MemoryUsage, Metric, TrainingStep, emit
+from bedstone.core.errors import InvalidConfigError, Problem
+from bedstone.core.events import MemoryUsage, Metric, TrainingStep, emit, listening
+from bedstone.core.json import scalar
 
 if TYPE_CHECKING:
     from typing import SupportsFloat
@@ -24,7 +25,8 @@ def log_training_step(step: int, total: int, loss: float, lr: float) -> None:
 
     >>> log_training_step(1, 10, loss=2.5, lr=1e-4)
     """
-    emit(TrainingStep(step=step, total=total, loss=float(scalar(loss)), lr=float(scalar(lr))), stacklevel=2)
+    if listening(TrainingStep.level):
+        emit(TrainingStep(step=step, total=total, loss=float(scalar(loss)), lr=float(scalar(lr))), stacklevel=2)
 
 
 def log_memory_usage(allocated_bytes: int, peak_bytes: int, context: str = "") -> None:
@@ -37,7 +39,8 @@ def log_memory_usage(allocated_bytes: int, peak_bytes: int, context: str = "") -
 
     >>> log_memory_usage(1024, 2048, "after the forward pass")
     """
-    emit(MemoryUsage(allocated_bytes=allocated_bytes, peak_bytes=peak_bytes, context=context), stacklevel=2)
+    if listening(MemoryUsage.level):
+        emit(MemoryUsage(allocated_bytes=allocated_bytes, peak_bytes=peak_bytes, context=context), stacklevel=2)
 
 
 def log_metric(**metrics: SupportsFloat) -> None:
