@@ -65,3 +65,55 @@ def test_a_rank_beyond_the_layer_names_layer_and_limit(config):
         "`lora_r` (=65) must not exceed the smaller side of model.layers.0.self_attn.q_proj, min(64, 64) = 64. "
         "Set `lora_r` to at most 64, or target other layers."
     )
+
+
+def test_an_unknown_module_to_save_lists_the_known(config):
+    """Peft says nothing and leaves it out."""
+    with pytest.raises(UnknownNameError) as caught:
+        adapted(config, lora_modules_to_save=["embed_tokenz"])
+    assert str(caught.value) == (
+        "No layer of the model is called 'embed_tokenz'. Did you mean 'embed_tokens'? Known: down_proj, embed_tokens, "
+        "gate_proj, input_layernorm, k_proj, lm_head, norm, o_proj, post_attention_layernorm, q_proj, up_proj, v_proj. "
+        "Change `lora_modules_to_save`."
+    )
+
+
+def test_another_module_is_trained_whole_beside_the_adapter(config):
+    """Nothing tied is concerned, and nobody is warned that it is."""
+    whole = [name for name in trainable(adapted(config, lora_modules_to_save=["model.norm"])) if "lora_" not in name]
+    assert whole == ["base_model.model.model.norm.modules_to_save.default.weight"]
+
+
+@pytest.mark.parametrize("names", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+def test_a_tied_embedding_is_trained_once_and_stays_tied(config, names):
+    """Peft keeps it tied only when told to, and adds to the list that it is given."""
+    settings = parse_config(config(lora_modules_to_save=names))
+    model = prepare_adapter(tiny_llama(), settings, seed=5)
+    whole = [name for name in trainable(model) if "lora_" not in name]
+    assert whole == ["base_model.model.model.embed_tokens.modules_to_save.default.weight"]
+    assert settings.lora_modules_to_save == names
+
+
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=1, n_positions=16))
+
+
+def test_the_linear_layers_of_gpt2_are_known(config):
+    """They are of a class of their own, with the weight transposed."""
+    settings = parse_config(config(lora_target_modules=["c_attn"]))
+    assert len(trainable(prepare_adapter(gpt2(), settings, seed=5))) == 2
+    with pytest.raises(
+        InvalidConfigError, match=r"the smaller side of transformer\.h\.0\.attn\.c_attn, min\(8, 24\) = 8\."
+    ):
+        prepare_adapter(gpt2(), settings.model_copy(update={"lora_r": 9}), seed=5)
+
+
+def test_what_peft_refuses_is_told_with_the_key_to_change(config):
+    """Mamba's output projection cannot have an adapter."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    mamba = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, state_size=2))
+    with pytest.raises(InvalidConfigError, match=r"^peft cannot adapt this model: .* Change `lora_target_modules`, or"):
+        prepare_adapter(mamba, parse_config(config(lora_r=1)), seed=5)

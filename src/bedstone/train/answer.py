@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bedstone.core.errors import InvalidConfigError
 from bedstone.train.data import ChatRenderer, format_of, padding_id
+from bedstone.train.models import longest_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,17 +28,31 @@ def answer(
         tokenizer: Its tokenizer.
         question: What a user would type.
         config: The format of its first data set decides how the question is put.
-        max_new_tokens: Where to stop at the latest, at least 1.
+        max_new_tokens: Where to stop at the latest, at least 1; the model's own limit may come first.
+
+    Raises:
+        InvalidConfigError: The question alone fills what the model can read.
     """
     text = format_of(config.datasets[0]).question(question, ChatRenderer(tokenizer))
     prompt = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
+    room = _room(model, prompt["input_ids"].shape[1])
     training = model.training
     model.eval()
     try:
-        output = model.generate(**prompt, generation_config=_greedy(model, tokenizer, max_new_tokens))
+        output = model.generate(**prompt, generation_config=_greedy(model, tokenizer, min(max_new_tokens, room)))
     finally:
         model.train(training)
     return str(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+
+
+def _room(model: Any, asked: int) -> int:
+    limit = longest_input(model)
+    if limit is None:
+        return sys.maxsize
+    if asked >= limit:
+        message = f"The question has {asked} tokens as the model reads it, and the model reads at most {limit}."
+        raise InvalidConfigError(message, argument="question", value=asked, remedy="Ask a shorter one.")
+    return limit - asked
 
 
 def _greedy(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> Any:

@@ -136,3 +136,14 @@ def test_the_cache_folder_follows_the_usual_variables(monkeypatch, tmp_path):
     monkeypatch.delenv("BEDSTONE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "bedstone"
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    """It is there, so nobody is asked whether he meant it."""
+    (tmp_path / "rows.jsonl").write_text("{}")
+    with pytest.raises(ModelLoadError) as caught:
+        locate(str(tmp_path / "rows.jsonl"))
+    assert str(caught.value) == (
+        f"`base_model` (='{tmp_path}/rows.jsonl') is a file, but neither .gguf nor .whl. Give a model folder, a .gguf file, "
+        "a .whl that holds one, or a hub id such as org/name."
+    )

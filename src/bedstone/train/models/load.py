@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bedstone.core.errors import CoreError
 from bedstone.core.torch_errors import translate_torch_errors
 from bedstone.train.errors import ModelLoadError
 
@@ -16,25 +17,22 @@ if TYPE_CHECKING:
 
     from bedstone.train.models.source import ModelSource
 
+_SHOWN_CHARS = 400  # of what a library says; some list every class they know
+_NETWORK_TIMEOUT_S = 10
+
 
 def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model; one without a padding token pads with its end-of-text token.
+    """Return the tokenizer of a model.
 
     Raises:
-        ModelLoadError: It cannot be found, read or downloaded, or has no end-of-text token.
+        ModelLoadError: It cannot be found, read or downloaded.
     """
     from transformers import AutoTokenizer
 
     with _translated(source):
-        tokenizer = AutoTokenizer.from_pretrained(
+        return AutoTokenizer.from_pretrained(
             source.location, trust_remote_code=trust_remote_code, local_files_only=source.local
         )
-    if tokenizer.eos_token_id is None:
-        message = f"The tokenizer of {source.asked} has no end-of-text token, so a model could not learn to stop."
-        raise ModelLoadError(message, base_model=source.asked, remedy="Set `eos_token` in its tokenizer_config.json.")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # harmless: padding is masked by position, never by its id
-    return tokenizer
 
 
 def load_model(
@@ -48,51 +46,115 @@ def load_model(
     """Return the causal language model on `device`, weights in `dtype`, in evaluation mode.
 
     Raises:
-        ModelLoadError: It cannot be found, read or downloaded.
+        ModelLoadError: It cannot be found, read or downloaded, or its files lack weights or hold others.
         OutOfMemoryError: It does not fit the device.
     """
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
     with _translated(source), translate_torch_errors(doing=f"load {source.asked}", device=device):
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.location,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
             local_files_only=source.local,
+            # Both so that what does not fit is refused here by name, not filled with noise or told in a table.
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
             **options,
         )
+        model, found = loaded
+        _check_complete(source, found)
         return model.to(device)
+
+
+def longest_input(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model can read at once, `None` where its config names no limit."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+@contextmanager
+def quiet_transformers(*, bars: bool = False) -> Generator[None]:
+    """Silence transformers inside the block: what matters of its reports is raised, most bars last a moment.
+
+    Args:
+        bars: Leave its progress bars on.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    level, shown = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    if not bars:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_complete(source: ModelSource, found: dict[str, Any]) -> None:
+    """Refuse files that left a weight at its random first value: it would differ in every run, and mean nothing."""
+    other = [f"{name} is {list(file)}, not {list(model)}" for name, file, model in sorted(found["mismatched_keys"])]
+    if other:
+        _refuse(source, "hold weights of another shape than its config.json says", other)
+    if missing := sorted(found["missing_keys"]):
+        _refuse(source, "lack weights", missing)
+
+
+def _refuse(source: ModelSource, what: str, named: list[str]) -> None:
+    more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+    raise ModelLoadError(
+        f"The files of {source.asked} {what}: {named[0]}{more}.",
+        base_model=source.asked,
+        remedy="Get the whole model again; if it was made for another task than writing text, choose another one.",
+    )
 
 
 @contextmanager
 def _translated(source: ModelSource) -> Generator[None]:
-    from transformers.utils import logging as transformers_logging
-
-    bars = transformers_logging.is_progress_bar_enabled()
-    if source.local:  # a fraction of a second; a download keeps its bar
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        if isinstance(error, ModelLoadError):
+    if not source.local:
+        _check_network(source)
+    with quiet_transformers(bars=not source.local):  # a download keeps its bar
+        try:
+            yield
+        except CoreError:
             raise
+        except (
+            Exception
+        ) as error:  # of transformers, tokenizers, safetensors or the model's own code: they share no class
+            raise _load_error(source, error) from error
+
+
+def _check_network(source: ModelSource) -> None:
+    """Ask the hub once for a model that was never downloaded: transformers would retry for a minute before it says so."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(try_to_load_from_cache(source.location, "config.json"), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(source.location, "config.json"), timeout=_NETWORK_TIMEOUT_S)
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500:  # noqa: PLR2004 - the server's own trouble may pass: transformers retries
+            raise _load_error(source, error) from error
+    except Exception as error:  # the classes are those of whichever HTTP library the hub uses at present
         raise _load_error(source, error) from error
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _load_error(source: ModelSource, error: Exception) -> ModelLoadError:
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    said = said if len(said) <= _SHOWN_CHARS else said[:_SHOWN_CHARS].rsplit(" ", 1)[0] + " ..."
+    said = said if said.endswith((".", "?", "!")) else f"{said}."
     if source.local:
         return ModelLoadError(
-            f"The model in {source.location} could not be loaded: {first_line}",
+            f"The model in {source.location} could not be loaded: {said}",
             base_model=source.asked,
             remedy="Check that the folder is complete: config.json, tokenizer files, *.safetensors.",
         )
     return ModelLoadError(
-        f"`base_model` (={source.asked!r}) is no file or folder here and could not be had from the hub: {first_line}",
+        f"`base_model` (={source.asked!r}) is no file or folder here and could not be had from the hub: {said}",
         base_model=source.asked,
         remedy="Check the spelling and the network (and HF_TOKEN for a gated model), or download it elsewhere and give "
         "the folder's path.",

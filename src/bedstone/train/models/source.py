@@ -25,6 +25,7 @@ from bedstone.train.errors import ModelLoadError
 from bedstone.train.events import ModelConverted
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_KINDS = "Give a model folder, a .gguf file, a .whl that holds one, or a hub id such as org/name."
 # Bumped when the converter writes other bytes for the same file, so that no stale folder is used.
 _CONVERSION = 1
 
@@ -59,6 +60,7 @@ def locate(base_model: str) -> ModelSource:
 
     Raises:
         ModelLoadError: There is no such file or folder, it holds no model, or the GGUF file cannot be read.
+        StorageError: The cache cannot be written.
 
     >>> locate("HuggingFaceTB/SmolLM2-135M-Instruct").local
     False
@@ -70,6 +72,9 @@ def locate(base_model: str) -> ModelSource:
         if not path.is_file():
             raise _no_such_file(base_model, path)
         return ModelSource(base_model, str(_converted(path)), local=True)
+    if path.is_file():
+        message = f"`base_model` (={base_model!r}) is a file, but neither .gguf nor .whl."
+        raise ModelLoadError(message, base_model=base_model, remedy=_KINDS)
     if _HUB_ID.fullmatch(base_model) and not base_model.startswith("."):
         return ModelSource(base_model, base_model, local=False)
     raise _no_such_file(base_model, path)
@@ -91,7 +96,7 @@ def _no_such_file(base_model: str, path: Path) -> ModelLoadError:
     return ModelLoadError(
         f"`base_model` (={base_model!r}): there is no such file or folder.",
         base_model=base_model,
-        remedy=f"{guess}Give a model folder, a .gguf file, a .whl that holds one, or a hub id such as org/name.",
+        remedy=f"{guess}{_KINDS}",
     )
 
 
@@ -150,7 +155,7 @@ def _run_converter(gguf: Path, out: Path, *, asked: Path) -> None:
             errors.seek(0)
             said = errors.read().strip().splitlines() or [f"exit status {child.returncode}"]
             raise ModelLoadError(
-                f"{asked} could not be converted: {said[-1]}",
+                f"{asked} could not be converted: {said[-1].rstrip('.')}.",
                 base_model=str(asked),
                 remedy="Check that the file is whole and of an architecture that transformers reads from GGUF, "
                 "and that `pip install 'bedstone[train,gguf]'` is installed.",
