@@ -4,7 +4,7 @@ CoreError
 ├── ModelLoadError       OSError             a base model that cannot be had; `base_model`
 ├── TrainingDivergedError ArithmeticError    the loss stopped being a number; `step`
 ├── ResumeError          ValueError          a checkpoint of another run; `changed`
-└── InterruptedRunError  InterruptedError    stopped by Ctrl-C or SIGTERM; `signal`, `step`, `checkpoint`
+└── InterruptedRunError  InterruptedError    stopped by a signal; `signal`, `step`, `checkpoint`
 """
 
 from __future__ import annotations

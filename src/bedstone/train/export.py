@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from bedstone.core.errors import StorageError
 from bedstone.repro import sha256_file
+from bedstone.repro.publish import put_in_place, remove_leftovers, temporary_folder
+from bedstone.train.models import quiet_transformers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerBase
 
 _WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+_RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def export(model: Any, tokenizer: PreTrainedTokenizerBase, target: Path) -> str:
@@ -22,23 +26,21 @@ def export(model: Any, tokenizer: PreTrainedTokenizerBase, target: Path) -> str:
     Args:
         model: What was trained; peft writes only the adapter.
         tokenizer: Its tokenizer.
-        target: The folder; an earlier one is replaced.
+        target: The folder; an earlier one is replaced in one step.
 
     Raises:
         StorageError: It could not be written; an earlier folder is as it was.
     """
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
-        if target.exists():
-            shutil.rmtree(target)
-        draft.chmod(0o755)  # mkdtemp makes it private
-        draft.rename(target)
-    except OSError as error:
-        raise StorageError.from_os_error(error, path=target, doing="write the trained weights") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        remove_leftovers(target.parent)  # of an export that was killed
+        with temporary_folder(target.parent, target.name) as draft:
+            _write(model, tokenizer, draft)
+            put_in_place(draft, target)
+    except Exception as error:
+        failure = _os_error(error)
+        if failure is None:
+            raise
+        raise StorageError.from_os_error(failure, path=target, doing="write the trained weights") from error
     return sha256_file(weights_file(target))
 
 
@@ -54,3 +56,22 @@ def weights_file(folder: Path) -> Path:
     raise StorageError(
         f"{folder} holds no trained weights.", path=folder, remedy="Finish the run with `--resume auto`."
     )
+
+
+def _write(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    # Left to itself, peft asks the hub whether the vocabulary has grown; here it never does.
+    options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    with quiet_transformers():
+        model.save_pretrained(folder, **options)
+        tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+
+
+def _os_error(error: Exception) -> OSError | None:
+    """Return what the operating system said; safetensors and tokenizers, written in Rust, say it only in their text."""
+    if isinstance(error, OSError):
+        return error
+    found = _RUST_OS_ERROR.search(str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A sample prompt with the model's answer before the first step and after the last."""
+    """A sample prompt with the model's answer before the first step (`None`: asked since a resume) and after the last."""
 
     prompt: str
-    before: str
+    before: str | None
     after: str
 
 
@@ -98,6 +98,20 @@ class RunFolder:
             raise StorageError.from_os_error(
                 error, path=self.path, doing="make the run folder", remedy=remedy
             ) from error
+
+    def refuse_foreign(self) -> None:
+        """Refuse a folder that no run was in and that holds something which a run would overwrite.
+
+        Raises:
+            StorageError: Names the first such thing: a `config.yaml` of the user's own, or a folder called `model`.
+        """
+        if (self.path / ".lock").exists() or self.events.exists():
+            return
+        papers = (self.config, self.manifest, self.checkpoints, self.summary, self.report)
+        for place in (*papers, self.weights(adapter=True), self.weights(adapter=False)):
+            if place.exists():
+                message = f"{self.path} holds {place.name}, which no run has written; nothing was touched."
+                raise StorageError(message, path=place, remedy="Set another `output_dir`.")
 
     def read_summary(self) -> Summary | None:
         """Return the summary of a finished run, `None` while it is not finished.

@@ -24,7 +24,7 @@ from bedstone.train.data import batch_order, collate, fixed_order, padding_id, t
 from bedstone.train.errors import TrainingDivergedError
 from bedstone.train.events import CheckpointWritten, Evaluated, SampleAnswer
 from bedstone.train.loss import loss_sum
-from bedstone.train.session import snapshot
+from bedstone.train.session import Measured, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,15 @@ def train(session: Session, bound: dict[str, Any]) -> None:
         session.stop.check()
 
 
+def measure(session: Session) -> Measured:
+    """Return the held-out loss and the answers to the sample prompts as they are now.
+
+    Raises:
+        StopRequested: A signal came.
+    """
+    return Measured(evaluate(session), sample(session))
+
+
 def evaluate(session: Session) -> float | None:
     """Return the held-out loss in nats a token, `None` without held-out rows; the model's mode is put back."""
     if session.heldout is None:
@@ -82,23 +91,22 @@ def evaluate(session: Session) -> float | None:
     return loss
 
 
-def sample(session: Session) -> list[str]:
-    """Return the model's answers to the sample prompts."""
-    answers, prompts = [], session.config.sample_prompts
+def sample(session: Session) -> dict[str, str]:
+    """Return the model's answer to each sample prompt."""
+    answers: dict[str, str] = {}
+    prompts = session.config.sample_prompts
     for number, prompt in enumerate(prompts):
         session.stop.check()
         emit(Progress(phase="Sample answers", done=number, total=len(prompts), unit="prompts"))
         with _autocast(session):
-            answers.append(
-                answer(
-                    session.model,
-                    session.tokenizer,
-                    prompt,
-                    config=session.config,
-                    max_new_tokens=session.config.sample_max_new_tokens,
-                )
+            answers[prompt] = answer(
+                session.model,
+                session.tokenizer,
+                prompt,
+                config=session.config,
+                max_new_tokens=session.config.sample_max_new_tokens,
             )
-        emit(SampleAnswer(step=session.step, prompt=prompt, answer=answers[-1]))
+        emit(SampleAnswer(step=session.step, prompt=prompt, answer=answers[prompt]))
     if prompts:
         emit(Progress(phase="Sample answers", done=len(prompts), total=len(prompts), unit="prompts"))
     return answers

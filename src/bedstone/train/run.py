@@ -12,31 +12,37 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bedstone.core.errors import CoreError, InvalidConfigError, StorageError
+from bedstone.core.errors import InvalidConfigError, StorageError
 from bedstone.core.events import JsonlSink, emit, sink
-from bedstone.repro import RunLock, manifest, write_json_atomic
+from bedstone.repro import CheckpointStore, RunLock, manifest, write_json_atomic
 from bedstone.train.adapter import load_adapter, trainable
 from bedstone.train.answer import answer
-from bedstone.train.config import TrainConfig, config_hash, dump_effective, load_config, parse_config
-from bedstone.train.config.identity import NOT_HASHED
+from bedstone.train.config import (
+    TrainConfig,
+    config_hash,
+    dump_effective,
+    load_config,
+    parse_config,
+)
 from bedstone.train.errors import InterruptedRunError
 from bedstone.train.events import RunFinished, RunInterrupted, RunStarted
 from bedstone.train.export import export
 from bedstone.train.folder import Answer, RunFolder, Summary
-from bedstone.train.loop import evaluate, sample, save, train
+from bedstone.train.loop import measure, save, train
 from bedstone.train.models import load_model, load_tokenizer, locate
 from bedstone.train.report import write_report
-from bedstone.train.resume import find_checkpoint, finished
-from bedstone.train.session import Before, conditions, restore
-from bedstone.train.setup import choose_device, describe_data, describe_model, prepare
+from bedstone.train.resume import check_same_run, find_checkpoint, finished, ties
+from bedstone.train.session import restore
+from bedstone.train.setup import choose_device, prepare
 from bedstone.train.signals import StopRequested, stop_on_signals
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Generator
 
-    from bedstone.train.models import ModelSource
-    from bedstone.train.session import Session
+    from bedstone.core.events import Event
+    from bedstone.repro import Checkpoint
+    from bedstone.train.session import Measured, Session
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def finetune(
     Raises:
         InvalidConfigError: The configuration or data cannot be; before anything is loaded.
         DeviceNotAvailableError, ModelLoadError, ResumeError, StorageError: As their names say; nothing is lost.
-        InterruptedRunError: Ctrl-C or SIGTERM; a checkpoint was written.
+        InterruptedRunError: Ctrl-C, SIGTERM or a closed terminal; after the first step, a checkpoint was written.
 
     >>> import tempfile
     >>> from bedstone.testing import save_tiny_model
@@ -131,12 +137,18 @@ def finetune(
     config = config if isinstance(config, (Mapping, TrainConfig)) else load_config(config)
     config = parse_config(config)
     folder = RunFolder(Path(config.output_dir))
+    folder.refuse_foreign()
     folder.make()
     with RunLock(folder.path):
         if done := finished(folder, config, resume):
+            if not folder.report.exists():  # the disk was full when it was to be written
+                write_report(folder.path)
             return Run(folder.path, config, done)
-        with _recorded(folder):
-            summary = _train(config, folder, resume)
+        noticed: list[Event] = []  # a refusal to resume leaves no trace in the run's files
+        with sink(noticed.append):
+            checkpoint = find_checkpoint(CheckpointStore(folder.checkpoints), resume, config)
+        with _recorded(folder, noticed):
+            summary = _train(config, folder, checkpoint)
         return Run(folder.path, config, summary)
 
 
@@ -161,36 +173,25 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     return Run(run.path, load_config(run.config), summary)
 
 
-def _train(config: TrainConfig, folder: RunFolder, resume: str | os.PathLike[str] | None) -> Summary:
+def _train(config: TrainConfig, folder: RunFolder, checkpoint: Checkpoint | None) -> Summary:
     start = time.perf_counter()
     session, source = prepare(config, folder)
-    bound = _bound(session, source)
-    checkpoint = find_checkpoint(session.store, resume, bound)
-    _write_papers(session, folder, bound)
+    bound = ties(session, source)
     if checkpoint is not None:
+        check_same_run(checkpoint, bound)
         restore(session, checkpoint.state)
-    _announce(session)
+        checkpoint.state.clear()  # its tensors take as much memory as all that is trained
+    _write_papers(session, folder, bound)
     with stop_on_signals(session.stop):
+        _announce(session)
         try:
-            if checkpoint is None:
-                session.before = Before(evaluate(session), sample(session))
+            if not session.step:
+                session.before = measure(session)
             train(session, bound)
-            after = Before(evaluate(session), sample(session))
+            after = measure(session)
         except StopRequested:
             raise _interrupted(session, bound, folder) from None
         return _finish(session, folder, after, time.perf_counter() - start)
-
-
-def _bound(session: Session, source: ModelSource) -> dict[str, Any]:
-    """What ties a checkpoint to its run."""
-    config = session.config
-    return {
-        "config_hash": config_hash(config),
-        "config": config.model_dump(mode="json", exclude=set(NOT_HASHED)),
-        "model": describe_model(source),
-        "data": describe_data(session),
-        "conditions": conditions(session.device),
-    }
 
 
 def _write_papers(session: Session, folder: RunFolder, bound: dict[str, Any]) -> None:
@@ -221,7 +222,7 @@ def _announce(session: Session) -> None:
     )
 
 
-def _finish(session: Session, folder: RunFolder, after: Before, seconds: float) -> Summary:
+def _finish(session: Session, folder: RunFolder, after: Measured, seconds: float) -> Summary:
     config = session.config
     target = folder.weights(adapter=config.adapter is not None)
     digest = export(session.model, session.tokenizer, target)
@@ -233,9 +234,7 @@ def _finish(session: Session, folder: RunFolder, after: Before, seconds: float) 
         weights=target.name,
         weights_sha256=digest,
         config_hash=config_hash(config),
-        answers=tuple(
-            Answer(*each) for each in zip(config.sample_prompts, session.before.answers, after.answers, strict=True)
-        ),
+        answers=tuple(Answer(asked, session.before.answers.get(asked), said) for asked, said in after.answers.items()),
     )
     emit(
         RunFinished(
@@ -268,14 +267,16 @@ def _interrupted(session: Session, bound: dict[str, Any], folder: RunFolder) -> 
 
 
 @contextmanager
-def _recorded(folder: RunFolder) -> Generator[None]:
-    """Write every event of the block to the run's file, and the report at its end, however it ends."""
+def _recorded(folder: RunFolder, noticed: list[Event]) -> Generator[None]:
+    """Write `noticed` and every event of the block to the run's file, and the report at its end, however it ends."""
     file = JsonlSink(folder.events)
     try:
+        for event in noticed:
+            file(event)
         with sink(file):
             yield
         file.close()
-    except CoreError as error:
+    except Exception as error:
         # The page about a run that failed must not hide why it failed, on a full disk above all.
         try:
             file.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from bedstone.train.schedule import Schedule
 
 
-@dataclass(slots=True)
-class Before:
-    """What was measured before the first step; a resumed run reports it without measuring again."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the model can do at one moment: the held-out loss, and its answer to each sample prompt.
+
+    A checkpoint keeps what was measured before the first step, so that a resumed run need not measure it again.
+    """
 
     loss: float | None = None
-    answers: list[str] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class Session:
         steps_per_epoch: Optimizer steps in one pass over the data; the last may be smaller.
         autocast_dtype: Dtype of the matrix products where it is not that of the weights.
         saved_step: The step of the newest checkpoint, 0 when there is none.
+        before: What was measured before the first step.
     """
 
     name: str
@@ -56,7 +60,7 @@ class Session:
     stop: StopRequest = field(default_factory=StopRequest)
     step: int = 0
     saved_step: int = 0
-    before: Before = field(default_factory=Before)
+    before: Measured = field(default_factory=Measured)
 
     @property
     def total(self) -> int:
@@ -80,7 +84,7 @@ def snapshot(session: Session, bound: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         session: Between two steps.
-        bound: What ties the checkpoint to its run (see `run.py`): configuration, data, conditions.
+        bound: What ties the checkpoint to its run (see `resume.ties`).
     """
     epoch, window = divmod(session.step, session.steps_per_epoch)
     return {
@@ -89,7 +93,7 @@ def snapshot(session: Session, bound: dict[str, Any]) -> dict[str, Any]:
         "scheduler": {"step": session.step, "lr": session.schedule.lr(max(1, session.step))},
         "position": {"step": session.step, "epoch": epoch, "window": window},
         "rng": capture_rng(),
-        "before": {"loss": session.before.loss, "answers": session.before.answers},
+        "before": asdict(session.before),
         **bound,
     }
 
@@ -104,5 +108,5 @@ def restore(session: Session, state: dict[str, Any]) -> None:
             parameter.copy_(state["parameters"][name])
     session.optimizer.load_state_dict(state["optimizer"])
     session.step = session.saved_step = state["position"]["step"]
-    session.before = Before(state["before"]["loss"], state["before"]["answers"])
+    session.before = Measured(**state["before"])
     restore_rng(state["rng"])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop between two steps; a second one no longer waits."""
+"""Ctrl-C, SIGTERM and a closed terminal ask a run to stop between two steps; a second signal no longer waits."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest) -> Generator[None]:
-    """Note SIGINT and SIGTERM in `request`; the handlers before it come back with the first signal and at the end.
+    """Note SIGINT, SIGTERM and SIGHUP in `request`; the handlers before it come back with the first one and at the end.
 
-    Outside the main thread, where Python allows no handlers, signals stay as they are.
+    A signal that is ignored, as `nohup` and `&` in a script arrange, stays ignored. Outside the main thread, where Python
+    allows no handlers, all stay as they are.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in before.items():

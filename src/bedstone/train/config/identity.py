@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bedstone.repro.fingerprint import fingerprint
 
@@ -39,4 +39,9 @@ def config_hash(config: TrainConfig) -> str:
     >>> config_hash(parse_config(base)) == config_hash(parse_config(base | {"seed": 43}))
     False
     """
-    return fingerprint(config.model_dump(mode="json", exclude=set(NOT_HASHED)))
+    return fingerprint(hashed_values(config))
+
+
+def hashed_values(config: TrainConfig) -> dict[str, Any]:
+    """Return what `config_hash` is the hash of: the keys that decide the bits of the trained weights, as JSON values."""
+    return config.model_dump(mode="json", exclude=set(NOT_HASHED))
