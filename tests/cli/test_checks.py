@@ -37,14 +37,14 @@ def test_a_chosen_accelerator_is_green():
         reason="It is there.",
         device="cuda:0",
         name="NVIDIA H100",
-        total_bytes=80 * 10**9,
-        free_bytes=79 * 10**9,
+        total_bytes=80 * 2**30,
+        free_bytes=79 * 2**30,
         driver="580.1",
         runtime="CUDA 13.0",
     )
     choice, cuda, cpu = check_devices(report(row, selected="cuda:0"))
     assert (choice.subject, choice.status, choice.text) == ("choice (auto, from default)", "ok", "cuda:0: Because.")
-    assert cuda.text == ("usable (NVIDIA H100, 79.0 GB free of 80.0 GB, driver 580.1, CUDA 13.0) [OK] It is there.")
+    assert cuda.text == ("usable (NVIDIA H100, 79 GiB free of 80 GiB, driver 580.1, CUDA 13.0) [OK] It is there.")
     assert (cpu.subject, cpu.status) == ("cpu", "ok")
 
 
@@ -102,8 +102,8 @@ def room(**changes):
         "cores": Cores(2, "2 physical cores"),
         "torch_threads": 2,
         "load": 0.1,
-        "memory_bytes": 16 * 10**9,
-        "disk_bytes": {"/home/me": 50 * 10**9},
+        "memory_bytes": 16 * 2**30,
+        "disk_bytes": {"/home/me": 50 * 2**30},
     }
     return {finding.subject: finding for finding in check_room(Room(**{**facts, **changes}))}
 
@@ -113,8 +113,8 @@ def test_a_quiet_machine_is_green():
     found = room()
     assert {finding.status for finding in found.values()} == {"ok"}
     assert found["threads"].text == "torch uses 2 (2 physical cores)"
-    assert found["memory"].text == "16.0 GB free"
-    assert found["disk at /home/me"].text == "50.0 GB free"
+    assert found["memory"].text == "16 GiB free"
+    assert found["disk at /home/me"].text == "50 GiB free"
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_a_quiet_machine_is_green():
     [
         ({"torch_threads": 64}, "threads", "torch uses 64 (2 physical cores): too many"),
         ({"load": 7.5}, "load", "7.50 in the last minute, more than the cores can serve"),
-        ({"memory_bytes": 10**9}, "memory", "1.0 GB free, little for a model and its checkpoints"),
-        ({"disk_bytes": {"/": 10**6}}, "disk at /", "1.0 MB free, little for a model and its checkpoints"),
+        ({"memory_bytes": 2**30}, "memory", "1 GiB free, little for a model and its checkpoints"),
+        ({"disk_bytes": {"/": 2**20}}, "disk at /", "1 MiB free, little for a model and its checkpoints"),
     ],
 )
 def test_what_is_short_is_worth_a_look(change, subject, text):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedstone.cli.pace import WINDOW, Pace, duration, size
+from bedstone.cli.pace import WINDOW, Pace, duration
 
 
 def test_nothing_is_promised_before_two_readings_or_without_a_total():
@@ -57,9 +57,3 @@ def test_the_remaining_time_is_never_negative(readings, total):
 def test_durations_have_two_units(seconds, text):
     """Rounded once."""
     assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(("count", "text"), [(999_999, "999,999 bytes"), (10**6, "1.0 MB"), (25 * 10**9, "25.0 GB")])
-def test_sizes_are_decimal(count, text):
-    """As disks and torch's reports of today."""
-    assert size(count) == text

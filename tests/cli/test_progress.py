@@ -15,7 +15,7 @@ from bedstone.cli.progress import BarView, LineView, _bar, show_progress
 from bedstone.core.device import CpuFallbackWarning
 from bedstone.core.errors import InvalidConfigError
 from bedstone.core.events import DeviceSelected, MemoryUsage, Metric, Progress, TrainingStep, emit
-from bedstone.train.events import CheckpointWritten, DataPrepared, RunInterrupted, RunStarted
+from bedstone.train.events import CheckpointWritten, DataPrepared, ResumeDiffers, RunInterrupted, RunStarted
 
 
 def step(number, *, time, total=100, **more):
@@ -36,15 +36,17 @@ STORY = [
         trainable_parameters=1,
         resumed_from_step=40,
     ),
-    CheckpointWritten(step=50, path="runs/a/checkpoints/step-000050", bytes=5_000_000, seconds=0.1),
+    CheckpointWritten(step=50, path="runs/a/checkpoints/step-000050", bytes=5 * 2**20, seconds=0.1),
+    ResumeDiffers(differences="threads: 1 -> 2"),
     RunInterrupted(step=50, signal="SIGINT", checkpoint="runs/a/checkpoints/step-000050"),
 ]
 SENTENCES = [
     "Using cuda:0 (auto from default): It is there.",
     "train: 36 rows, 4,230 tokens, 315 trained, 1 truncated",
     "[bold]mine[/bold] resumed after step 40: 100 steps (1 epochs) on cuda:0, training 1 of 100 parameters (1%)",
-    "checkpoint runs/a/checkpoints/step-000050 (5.0 MB in 0.10 s)",
-    "warning: Stopped by SIGINT after step 50.",
+    "checkpoint runs/a/checkpoints/step-000050 (5 MiB in 0.10 s)",
+    "warning: Resuming under other conditions, results may differ in the last bits: threads: 1 -> 2.",
+    # The interruption is told by the command's last line.
 ]
 
 
@@ -75,7 +77,7 @@ def test_a_step_line_has_loss_speed_memory_and_what_is_left():
     """What people look for."""
     more = {"tokens_per_s": 181.4, "memory_bytes": 1_430_000_000}
     shown = lines([step(1, time=0.0, **more), step(11, time=10.0, **more)])
-    assert shown[-1] == "step 11/100: loss 2.8900, 181 tokens/s, 1.4 GB, 1m29s left"
+    assert shown[-1] == "step 11/100: loss 2.8900, 181 tokens/s, 1.33 GiB, 1m29s left"
 
 
 def test_a_resumed_run_is_timed_from_where_it_went_on():
@@ -151,14 +153,14 @@ def test_the_bar_shows_step_loss_speed_memory_and_what_is_left(terminal):
     with _bar(console) as progress:
         view = BarView(progress)
         for number in range(1, 12):
-            view(step(number, time=float(number), tokens_per_s=180.0, memory_bytes=10**9))
+            view(step(number, time=float(number), tokens_per_s=180.0, memory_bytes=2**30))
         view(Progress(phase="evaluating", done=1, total=4, time=20.0))
         view(Progress(phase="evaluating", done=3, total=4, time=22.0))
         assert [task.description for task in progress.tasks] == ["training", "evaluating"]
         progress.refresh()
         view(Progress(phase="evaluating", done=4, total=4, time=23.0))
         assert [task.description for task in progress.tasks] == ["training"]
-    assert "11/100 loss 2.8900, 180 tokens/s, 1.0 GB, 1m29s left" in text()
+    assert "11/100 loss 2.8900, 180 tokens/s, 1 GiB, 1m29s left" in text()
     assert re.search(r"evaluating .* 3/4 +1s left", text())
 
 

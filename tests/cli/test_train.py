@@ -124,6 +124,17 @@ def test_sigterm_ends_the_run_with_a_checkpoint_and_the_way_on(job):
     assert checkpoint.name.startswith("step-")
 
 
+@pytest.mark.slow
+def test_a_run_outlives_whoever_read_its_lines(job):
+    """`bedstone train job.yaml 2>&1 | head -1` cuts the lines off, not the training."""
+    with subprocess.Popen([*COMMAND, "train", str(job.config)], stderr=subprocess.PIPE, text=True) as process:
+        process.stderr.readline()
+        process.stderr.close()
+        assert process.wait() == 0
+    assert (job.run / "summary.json").is_file()
+    assert (job.run / "report.html").is_file()
+
+
 @pytest.mark.parametrize("module", ["torch.torch_version", "torch.nn.modules.linear", "bedstone.core.errors"])
 def test_ctrl_c_before_the_run_is_one_line(job, module):
     """Torch takes a second to import; nobody is shown a traceback of it."""
@@ -202,6 +213,17 @@ def test_the_end_says_what_changed_where_it_lies_and_what_to_type_next():
         "all     runs/my run",
         "next    bedstone generate 'runs/my run' 'What is\nabs?'",
     ]
+
+
+def test_a_question_that_came_with_a_resume_has_no_answer_before():
+    """It was not asked then."""
+    answer = SimpleNamespace(prompt="What is abs?", before=None, after="It is.")
+    assert result_lines(finished(answers=(answer,)))[2:] == ["asked   What is abs?", "after   It is."]
+
+
+def test_one_step_is_one_step():
+    """Not "1 steps"."""
+    assert result_lines(finished(steps=1, loss_before=None, loss_after=None))[0].startswith("1 step in 2m05s;")
 
 
 def test_without_held_out_rows_no_loss_is_claimed():

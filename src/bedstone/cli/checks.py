@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from bedstone._version import __version__
 from bedstone.cli.findings import Finding
 from bedstone.cli.machine import free_memory_bytes, usable_cores
-from bedstone.cli.pace import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,10 +69,12 @@ def _candidate(row: DeviceRow) -> Finding:
 
 
 def _memory(row: DeviceRow) -> str:
+    from bedstone.core.memory import format_bytes
+
     if row.total_bytes is None:
         return ""
-    free = f"{size(row.free_bytes)} free of " if row.free_bytes is not None else ""
-    return f"{free}{size(row.total_bytes)}"
+    free = f"{format_bytes(row.free_bytes)} free of " if row.free_bytes is not None else ""
+    return f"{free}{format_bytes(row.total_bytes)}"
 
 
 def _device(subject: str, status: Status, text: str, remedy: str = "") -> Finding:
@@ -160,6 +161,8 @@ def _threads(room: Room) -> Finding:
 
 
 def _free(subject: str, free: int) -> Finding:
+    from bedstone.core.memory import format_bytes
+
     low = free < LOW_BYTES
-    text = f"{size(free)} free" + (", little for a model and its checkpoints" if low else "")
+    text = f"{format_bytes(free)} free" + (", little for a model and its checkpoints" if low else "")
     return Finding(topic="room", subject=subject, status="look" if low else "ok", text=text)

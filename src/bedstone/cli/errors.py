@@ -3,7 +3,7 @@
     exit code     what happened
     1             a bug of bedstone, or `bedstone doctor` found something broken
     2             something the user can mend: any `CoreError`; also the code of a mistyped option
-    128 + signal  stopped: 130 by Ctrl-C, 143 by SIGTERM; a run in progress has left a checkpoint
+    128 + signal  stopped: 130 by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal; a run has left a checkpoint
 
 A traceback is shown with `--debug` only. Nothing of bedstone is imported here before a failure needs it: an error whose
 module was never loaded cannot have been raised.

@@ -51,15 +51,3 @@ def duration(seconds: float) -> str:
         return f"{whole}s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"  # noqa: PLR2004
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in the unit that people read.
-
-    >>> size(1_430_000_000), size(5_300_000), size(900)
-    ('1.4 GB', '5.3 MB', '900 bytes')
-    """
-    for unit, scale in (("GB", 10**9), ("MB", 10**6)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count:,} bytes"

@@ -1,8 +1,8 @@
 """What a person sees while a run goes on: two views of the event stream, a bar on a terminal, plain lines elsewhere.
 
-Both are sinks. They know two events by name, `training_step` and `progress`, and show every other one of level INFO or
+Both are sinks. They move by two events, `training_step` and `progress`, and show every other one of level INFO or
 above as its own sentence: a new event needs nothing here (only the choice of a device is told shorter when a warning
-has just given its reason). Everything goes to stderr; stdout is for results.
+has just given its reason, and an interruption is left to the last line). Everything goes to stderr; stdout is for results.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bedstone.cli.errors import printable
-from bedstone.cli.pace import Pace, duration, size
+from bedstone.cli.pace import Pace, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -37,7 +37,7 @@ def show_progress(console: Console | None = None, *, every_s: float = EVERY_S) -
         console: Where to; rich's console on stderr when left out. A terminal gets the bar, anything else plain lines.
         every_s: Seconds between two plain lines of the same work.
 
-    With `BEDSTONE_LOG_LEVEL` set, bedstone's log lines are shown too, in place of the plain ones.
+    Where nothing can be shown any more, the work goes on unseen. With `BEDSTONE_LOG_LEVEL` set, bedstone's log lines are shown too, in place of the plain ones.
 
     Raises:
         InvalidConfigError: That variable is no level.
@@ -51,17 +51,22 @@ def show_progress(console: Console | None = None, *, every_s: float = EVERY_S) -
     logging_asked = bool(os.environ.get(LEVEL_VARIABLE))
     if logging_asked:
         init_logging()
-    console = console or RichConsole(stderr=True, highlight=False)
+
+    class Screen(RichConsole):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process here
+
+    console = console or Screen(stderr=True, highlight=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CpuFallbackWarning)  # its event is shown, once is enough
         # Asked of the stream itself: FORCE_COLOR makes rich call a file a terminal, and a file gets no moving bar.
         if console.is_terminal and not console.is_dumb_terminal and console.file.isatty():
-            with _bar(console) as progress, sink(BarView(progress)):
+            with _bar(console) as progress, sink(_while_it_is_read(BarView(progress))):
                 yield
         elif logging_asked:
             yield
         else:
-            with sink(LineView(console, every_s=every_s)):
+            with sink(_while_it_is_read(LineView(console, every_s=every_s))):
                 yield
 
 
@@ -155,6 +160,20 @@ class BarView:
             self._progress.remove_task(self._tasks.pop(work))
 
 
+def _while_it_is_read(view: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Show events until that fails: a closed terminal, pipe or full disk under a log must not end hours of training."""
+    broken = threading.Event()
+
+    def show(event: Event) -> None:
+        if not broken.is_set():
+            try:
+                view(event)
+            except OSError:
+                broken.set()
+
+    return show
+
+
 def _bar(console: Console) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -168,7 +187,8 @@ def _bar(console: Console) -> Progress:
 
 
 def _worth_a_line(event: Event) -> bool:
-    return event.level >= logging.INFO and not event.transient
+    # The command's last line tells of an interruption, and more of it.
+    return event.level >= logging.INFO and not event.transient and event.name != "run_interrupted"
 
 
 def _print_sentence(console: Console, event: Event) -> None:
@@ -186,11 +206,13 @@ def _sentence(event: Event) -> str:
 
 
 def _step_details(step: Mapping[str, Any], pace: Pace) -> list[str]:
+    from bedstone.core.memory import format_bytes
+
     details: list[str] = []
     if "tokens_per_s" in step:
         details.append(f"{step['tokens_per_s']:.0f} tokens/s")
     if "memory_bytes" in step:
-        details.append(size(step["memory_bytes"]))
+        details.append(format_bytes(step["memory_bytes"]))
     return details + _left(pace, step["total"])
 
 

@@ -135,7 +135,7 @@ def value_lines(effective: str) -> list[str]:
 
 def _loss_line(run: Run) -> str:
     result = run.summary
-    took = f"{result.steps} steps in {duration(result.seconds)}"
+    took = f"{result.steps} step{'' if result.steps == 1 else 's'} in {duration(result.seconds)}"
     if result.loss_before is None or result.loss_after is None:
         return f"{took}; no held-out data, so no held-out loss"
     change = 100 * (result.loss_after - result.loss_before) / result.loss_before if result.loss_before else 0.0
@@ -146,7 +146,9 @@ def _answer_lines(run: Run) -> list[str]:
     lines: list[str] = []
     for answer in run.summary.answers:
         lines += ["", f"asked   {_one_line(answer.prompt)}"]
-        lines += [f"before  {_one_line(answer.before)}", f"after   {_one_line(answer.after)}"]
+        # A question that came with a resume was not asked before the first step.
+        lines += [f"before  {_one_line(answer.before)}"] if answer.before is not None else []
+        lines += [f"after   {_one_line(answer.after)}"]
     return lines
 
 

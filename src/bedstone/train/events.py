@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bedstone.core.events import Event
+from bedstone.core.memory import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,8 @@ class RunStarted(Event):
         how = f"resumed after step {self.resumed_from_step}" if self.resumed_from_step else "started"
         share = 100 * self.trainable_parameters / self.parameters
         return (
-            f"{self.run} {how}: {self.steps} steps ({self.epochs:.2g} epochs) on {self.device}, training "
-            f"{self.trainable_parameters:,} of {self.parameters:,} parameters ({share:.2g}%)"
+            f"{self.run} {how}: {self.steps} steps ({_short(self.epochs)} epochs) on {self.device}, training "
+            f"{self.trainable_parameters:,} of {self.parameters:,} parameters ({_short(share)}%)"
         )
 
 
@@ -120,7 +121,7 @@ class CheckpointWritten(Event):
 
     def message(self) -> str:
         """Return the event as one sentence for people."""
-        return f"checkpoint {self.path} ({self.bytes / 1e6:.1f} MB in {self.seconds:.2f} s)"
+        return f"checkpoint {self.path} ({format_bytes(self.bytes)} in {self.seconds:.2f} s)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,3 +156,8 @@ class RunFinished(Event):
         if self.loss_before is not None and self.loss_after is not None:
             change = f", held-out loss {self.loss_before:.3f} -> {self.loss_after:.3f}"
         return f"Finished {self.step} steps in {self.seconds:.0f} s{change}; saved to {self.adapter}"
+
+
+def _short(number: float) -> str:
+    """A number with two digits where it has no more than two before the point: 0.36, 8.2, 120."""
+    return f"{number:.2g}" if number < 99.5 else f"{number:,.0f}"  # noqa: PLR2004 - what .2g would round to 1e+02

@@ -98,7 +98,7 @@ def test_says_first_whether_the_run_worked(tmp_path):
         "Steps taken again because they came after the checkpoint that was resumed from: 9.",
         "1 damaged checkpoint found and not used:",
         "step-000024: adapter.safetensors has 12 bytes, expected 5,600,024.",
-        "12 step-000012 5.3 MiB 0.21 s",
+        "12 step-000012 5.34 MiB 0.21 s",
         "learning_rate: 0.0004 # --set",
         "packages.torch 2.13.0",
         "devices[0].threads 2",

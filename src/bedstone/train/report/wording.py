@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-_KIB = 1024
+from bedstone.core.memory import format_bytes
+
 _MINUTE, _HOUR = 60, 3600
 _PLAIN_FROM, _PLAIN_TO = 1e-3, 1e6
 _UNKNOWN = "unknown"
@@ -34,17 +35,12 @@ def say_count(count: float | None) -> str:
 
 
 def say_bytes(count: float | None) -> str:
-    """Return bytes in the unit that keeps the number short.
+    """Return bytes as everywhere in bedstone.
 
-    >>> say_bytes(512), say_bytes(1536), say_bytes(3 * 2**30)
-    ('512 bytes', '1.5 KiB', '3.0 GiB')
+    >>> say_bytes(512), say_bytes(1536), say_bytes(-1)
+    ('512 B', '1.5 KiB', 'unknown')
     """
-    if count is None or not math.isfinite(count):
-        return _UNKNOWN
-    if abs(count) < _KIB:
-        return f"{count:.0f} bytes"
-    power = min(int(math.log(abs(count), _KIB)), 5)
-    return f"{count / _KIB**power:,.1f} {'KMGTP'[power - 1]}iB"
+    return format_bytes(round(count)) if count is not None and 0 <= count < math.inf else _UNKNOWN
 
 
 def say_seconds(seconds: float | None) -> str:
