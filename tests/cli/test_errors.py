@@ -52,6 +52,20 @@ def test_a_core_error_is_one_paragraph_and_exit_code_2():
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", "error: The disk is full. Make room.\n")
 
 
+def test_ctrl_c_is_told_apart_from_the_error_it_is_wrapped_in():
+    """Python 3.11 wraps whatever `__set_name__` raises, also a KeyboardInterrupt that only came by."""
+
+    class Slow:
+        def __set_name__(self, owner, name):
+            raise KeyboardInterrupt
+
+    def action():
+        type("Built", (), {"field": Slow()})
+
+    done = invoke(action)
+    assert (done.exit_code, done.stderr) == (130, "stopped: Interrupted; nothing more was written.\n")
+
+
 def test_several_problems_stand_one_a_line():
     """All at once, so that one edit mends them."""
     problems = [Problem("lora_r", "(=0) must be at least 1."), Problem("max_steps", "(=-1) must be at least 1.")]

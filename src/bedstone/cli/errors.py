@@ -58,7 +58,7 @@ def boundary(context: typer.Context, *, debug: bool) -> Generator[None]:
 
 
 def _report(error: BaseException) -> int:
-    if isinstance(error, KeyboardInterrupt):
+    if _interrupted(error):
         say("stopped:", "Interrupted; nothing more was written.", style="yellow")
         return 128 + signal.SIGINT
     stopped_by = getattr(error, "signal", None) if _is(error, "bedstone.train.errors", "InterruptedRunError") else None
@@ -79,6 +79,13 @@ def _report(error: BaseException) -> int:
         style="bold red",
     )
     return EXIT_BUG
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: Python 3.11 wraps one that comes while a class is being built in a RuntimeError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _is(error: BaseException, module: str, name: str) -> bool:
