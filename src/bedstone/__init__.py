@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from bedstone.interop import allocate_output_buffer as allocate_output_buffer
     from bedstone.interop import handle_to_tensor as handle_to_tensor
     from bedstone.interop import tensor_to_handle as tensor_to_handle
+    from bedstone.quant import QuantizedTensor as QuantizedTensor
+    from bedstone.quant import quantize as quantize
     from bedstone.train import Run as Run
     from bedstone.train import finetune as finetune
     from bedstone.train import load_run as load_run
@@ -79,6 +81,7 @@ _ROOMS = {
     "bedstone.core.protocols": "Dequantize GpuDispatchable Quantize ValidatableConfig",
     "bedstone.core.torch_errors": "translate_torch_errors",
     "bedstone.interop": "TensorBuffer allocate_output_buffer handle_to_tensor tensor_to_handle",
+    "bedstone.quant": "QuantizedTensor quantize",
     "bedstone.train": "Run finetune load_run",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}

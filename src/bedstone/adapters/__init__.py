@@ -1,0 +1,1 @@
+"""What HF peft needs from us, nothing more: peft does adapters."""

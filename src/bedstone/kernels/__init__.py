@@ -1,0 +1,4 @@
+"""Operations on packed weights, in plain torch for every device; one folder a weight format.
+
+Importing a folder registers its operations with torch and does nothing else.
+"""

@@ -1,0 +1,197 @@
+"""Four bits and one scale a block, in plain torch, bit for bit as bitsandbytes has it.
+
+The weight is read flat, row after row, in blocks of `block_size` elements that run on across rows; the last one may be
+shorter. A block is divided by its largest magnitude (absmax) and each quotient takes the nearest entry of a 16-entry table;
+a tie takes the lower one. With nested scales ("double quantization") the absmax itself, minus its mean, is kept as one
+byte of a non-linear 8-bit table with one float32 for 256 of them.
+
+    code(x)  = number of midpoints between sorted table entries that lie below x / absmax
+    x        = table[code] * absmax,    absmax = dynamic[byte] * nested_absmax + offset
+
+References:
+    Dettmers, Pagnoni, Holtzman, Zettlemoyer: QLoRA, 2023, https://arxiv.org/abs/2305.14314.
+    Dettmers, Lewis, Shleifer, Zettlemoyer: 8-bit Optimizers via Block-wise Quantization, 2021 (the dynamic table).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from bedstone.kernels import layouts
+from bedstone.kernels.memory import empty_output
+from bedstone.kernels.tiles import row_alignment, row_tiles, scratch, tiled_input_grad, tiled_linear
+
+NESTED_BLOCK = 256
+_PLACES = 2**16 - 1
+_SMALLEST = 1e-38  # what bitsandbytes divides by in place of a smaller absmax
+_FLAT_TILE = 2**18  # elements, 1 MiB of float32
+
+
+def quantize(weight: torch.Tensor, block_size: int, code: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return packed codes uint8 `[ceil(n / 2)]` and absmax float32 `[ceil(n / block_size)]`."""
+    flat = weight.detach().reshape(-1)
+    count = flat.numel()
+    packed = torch.empty(-(-count // 2), dtype=torch.uint8, device=flat.device)
+    absmax = torch.empty(-(-count // block_size), dtype=torch.float32, device=flat.device)
+    step = max(_FLAT_TILE // block_size, 1) * block_size
+    for start in range(0, count, step):
+        part = flat[start : start + step].float()
+        blocks = absmax[start // block_size : -(-(start + part.numel()) // block_size)]
+        codes = _codes(part, blocks, block_size, code)
+        packed[start // 2 : start // 2 + -(-codes.numel() // 2)] = layouts.pack_nibbles(codes, pad=_code_of_zero(code))
+    return packed, absmax
+
+
+def quantize_absmax(absmax: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the nested form of absmax: bytes `[blocks]`, their absmax `[ceil(blocks / 256)]`, and the offset `[]`."""
+    offset = absmax.mean() if absmax.numel() else absmax.new_zeros(())
+    centred = absmax - offset
+    groups = torch.nn.functional.pad(centred, (0, -centred.numel() % NESTED_BLOCK)).view(-1, NESTED_BLOCK)
+    nested = groups.abs().amax(dim=1) if groups.numel() else centred.new_empty(0)
+    scaled = (groups * (1 / nested.clamp_min(_SMALLEST)).unsqueeze(1)).clamp_(-1, 1)
+    # bitsandbytes rounds to one of 65,536 places before it looks for the nearest entry, and gives a group of zeros byte 0.
+    snapped = ((scaled + 1) * 0.5 * _PLACES + 0.5).floor_() * 2 / _PLACES - 1
+    table = dynamic_table(absmax.device)
+    codes = torch.bucketize(snapped, (table[1:] + table[:-1]) * 0.5, out_int32=True)
+    codes = codes.mul_(nested.unsqueeze(1) > 0).view(-1)[: centred.numel()]
+    return codes.to(torch.uint8), nested, offset
+
+
+def dequantize_absmax(
+    absmax: torch.Tensor, nested_absmax: torch.Tensor | None, offset: torch.Tensor | None
+) -> torch.Tensor:
+    """Return absmax as float32, from either form."""
+    if nested_absmax is None or offset is None:
+        return absmax
+    values = dynamic_table(absmax.device)[absmax.int()]
+    groups = torch.nn.functional.pad(values, (0, -values.numel() % NESTED_BLOCK)).view(-1, NESTED_BLOCK)
+    return (groups * nested_absmax.unsqueeze(1)).view(-1)[: values.numel()] + offset
+
+
+def dequantize(
+    packed: torch.Tensor,
+    absmax: torch.Tensor,
+    nested_absmax: torch.Tensor | None,
+    offset: torch.Tensor | None,
+    shape: list[int],
+    block_size: int,
+    code: str,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Return the dense tensor; the product is float32, rounded once to `dtype`."""
+    out = empty_output(shape, dtype, packed.device)
+    flat, scales = out.view(-1), dequantize_absmax(absmax, nested_absmax, offset)
+    step = max(_FLAT_TILE // block_size, 1) * block_size
+    for start in range(0, flat.numel(), step):
+        target = flat[start : start + step]
+        _unpack(packed, scales, start, target, block_size, code)
+    return out
+
+
+def linear(
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    absmax: torch.Tensor,
+    nested_absmax: torch.Tensor | None,
+    offset: torch.Tensor | None,
+    shape: list[int],
+    block_size: int,
+    code: str,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return `x @ weight.T + bias`."""
+    rows, columns = shape
+    unpack = _row_unpacker(packed, dequantize_absmax(absmax, nested_absmax, offset), columns, block_size, code)
+    return tiled_linear(x, rows, unpack, bias, align=row_alignment(columns, block_size))
+
+
+def input_grad(
+    grad: torch.Tensor,
+    packed: torch.Tensor,
+    absmax: torch.Tensor,
+    nested_absmax: torch.Tensor | None,
+    offset: torch.Tensor | None,
+    shape: list[int],
+    block_size: int,
+    code: str,
+) -> torch.Tensor:
+    """Return `grad @ weight`."""
+    rows, columns = shape
+    unpack = _row_unpacker(packed, dequantize_absmax(absmax, nested_absmax, offset), columns, block_size, code)
+    return tiled_input_grad(grad, columns, rows, unpack, align=row_alignment(columns, block_size))
+
+
+@functools.cache
+def dynamic_table(device: torch.device) -> torch.Tensor:
+    """Return the 256 values of the signed dynamic 8-bit type: a decimal exponent, then a linear fraction; ascending.
+
+    Byte i stands for the i-th value. The same construction as bitsandbytes' `create_dynamic_map(signed=True)`.
+    """
+    values = [0.0, 1.0]
+    for exponent in range(7):
+        bounds = torch.linspace(0.1, 1, 2**exponent + 1, dtype=torch.float32)
+        means = (bounds[:-1] + bounds[1:]) / 2.0
+        values += (10.0 ** (exponent - 6) * means).tolist()
+        values += (-(10.0 ** (exponent - 6)) * means).tolist()
+    return torch.tensor(sorted(values), dtype=torch.float32, device=device)
+
+
+# --- one tile ------------------------------------------------------------------------------------
+
+
+def _codes(part: torch.Tensor, absmax: torch.Tensor, block_size: int, code: str) -> torch.Tensor:
+    """Return the codes of a flat run of whole blocks (the last may be short), and write its absmax."""
+    count = part.numel()
+    blocks = torch.nn.functional.pad(part, (0, -count % block_size)).view(-1, block_size)
+    torch.linalg.vector_norm(blocks, torch.inf, dim=1, out=absmax)
+    scaled = (blocks * (1 / absmax.clamp_min(_SMALLEST)).unsqueeze(1)).view(-1)[:count].clamp_(-1, 1)
+    ranks, below = torch.zeros(count, dtype=torch.uint8, device=part.device), torch.empty_like(scaled, dtype=torch.bool)
+    for midpoint in _midpoints(code):
+        torch.gt(scaled, midpoint, out=below)
+        ranks += below.view(torch.uint8)
+    return ranks if code == "nf4" else _rank_to_code(code, part.device)[ranks.int()]
+
+
+@functools.cache
+def _midpoints(code: str) -> tuple[float, ...]:
+    ordered = layouts.code_table(code, torch.device("cpu")).sort().values
+    return tuple(((ordered[1:] + ordered[:-1]) / 2).tolist())
+
+
+@functools.cache
+def _code_of_zero(code: str) -> int:
+    return layouts.CODE_TABLES[code].index(0.0)
+
+
+@functools.cache
+def _rank_to_code(code: str, device: torch.device) -> torch.Tensor:
+    return layouts.code_table(code, device).sort().indices.to(torch.uint8)
+
+
+def _unpack(
+    packed: torch.Tensor, scales: torch.Tensor, start: int, target: torch.Tensor, block_size: int, code: str
+) -> None:
+    """Write the elements from `start` on, the first of a block, into the flat `target` of any floating dtype."""
+    count = target.numel()
+    bytes_ = packed[start // 2 : (start + count + 1) // 2]
+    direct = target.dtype is torch.float32 and count % 2 == 0
+    values = target if direct else scratch(2 * bytes_.numel(), torch.float32, packed.device, "values")
+    index = scratch(bytes_.numel(), torch.int32, packed.device, "index").copy_(bytes_)
+    torch.index_select(layouts.pair_table(code, packed.device), 0, index, out=values.view(torch.float64))
+    first, cut = start // block_size, count // block_size * block_size
+    values[:cut].view(-1, block_size).mul_(scales[first : first + cut // block_size].unsqueeze(1))
+    if count > cut:
+        values[cut:].mul_(scales[first + cut // block_size])
+    if not direct:
+        target.copy_(values[:count])
+
+
+def _row_unpacker(packed: torch.Tensor, scales: torch.Tensor, columns: int, block_size: int, code: str):  # noqa: ANN202
+    def unpack(start: int, stop: int, target: torch.Tensor) -> None:
+        flat = target.view(-1)
+        for low, high in row_tiles(stop - start, columns, align=row_alignment(columns, block_size), tile_bytes=2**20):
+            _unpack(packed, scales, (start + low) * columns, flat[low * columns : high * columns], block_size, code)
+
+    return unpack

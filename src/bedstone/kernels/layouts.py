@@ -1,0 +1,202 @@
+"""Every bit layout in one place: how codes of less than a byte lie in bytes, and which value a code stands for.
+
+    layout            a byte holds                                         used by
+    nibbles, high     element 2i in bits 4-7, 2i + 1 in bits 0-3           bitsandbytes, our nf4 and fp4
+    nibbles, low      element i in bits 0-3, i + 16 in bits 4-7 (of 32)    GGUF Q4_0
+    2 bits, chunked   bits 2p of byte i = element i + p * stride           GGUF TQ2_0 (stride 32), our ternary
+    2 bits, rows      bits 2p of byte (i, j) = row i + p * rows / 4        transformers' BitNet
+    base 243          five trits, most significant first, ceil(v * 256 / 243)    GGUF TQ1_0
+
+Codes are `uint8` tensors; a trit t is stored as t + 1. All functions run on any device and keep it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from bedstone.core.errors import ShapeMismatchError
+
+# --- code tables ---------------------------------------------------------------------------------
+
+NF4 = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+"""NormalFloat4: quantiles of a normal distribution, sorted, not symmetric (Dettmers et al., QLoRA, 2023, appendix E)."""
+
+_FP4_MAGNITUDES = (0.0, 0.0625 / 12, 8 / 12, 12 / 12, 4 / 12, 6 / 12, 2 / 12, 3 / 12)
+FP4 = (*_FP4_MAGNITUDES, *(-value for value in _FP4_MAGNITUDES))
+"""bitsandbytes' FP4: bit 3 is the sign; the magnitudes stand in the order of its own encoding, not of E2M1."""
+
+CODE_TABLES = {"nf4": NF4, "fp4": FP4}
+"""The 16-entry tables by name: code to value."""
+
+TRITS_PER_CHUNK = 128
+"""Elements of one full chunk of the 2-bit layout: 32 bytes, as in GGUF's TQ2_0."""
+
+
+@functools.cache
+def code_table(name: str, device: torch.device) -> torch.Tensor:
+    """Return the values of the 16 codes of a 4-bit table.
+
+    Args:
+        name: A key of `CODE_TABLES`.
+        device: Where the table must lie; it is made once a device.
+
+    Returns:
+        float32 `[16]`; shared, so do not write to it.
+
+    >>> code_table("nf4", torch.device("cpu"))[[0, 7, 15]]
+    tensor([-1.,  0.,  1.])
+    """
+    return torch.tensor(CODE_TABLES[name], dtype=torch.float32, device=device)
+
+
+@functools.cache
+def pair_table(name: str, device: torch.device) -> torch.Tensor:
+    """Return both values of each of the 256 bytes of the high-first nibble layout, two float32 seen as one float64.
+
+    One look-up a byte then fetches two neighbours, bit for bit.
+
+    Args:
+        name: A key of `CODE_TABLES`.
+        device: Where the table must lie.
+
+    Returns:
+        float64 `[256]`: the bits of float32 `[256, 2]`.
+
+    >>> pair_table("nf4", torch.device("cpu")).view(torch.float32).view(256, 2)[0x7F]
+    tensor([0., 1.])
+    """
+    table, byte = code_table(name, device), torch.arange(256, device=device)
+    return torch.stack([table[byte >> 4], table[byte & 15]], dim=1).contiguous().view(torch.float64).view(256)
+
+
+# --- nibbles -------------------------------------------------------------------------------------
+
+
+def pack_nibbles(codes: torch.Tensor, *, pad: int = 0) -> torch.Tensor:
+    """Pack 4-bit codes two a byte, the first in the high nibble (bitsandbytes).
+
+    Args:
+        codes: uint8 `[n]`, 0 to 15; contiguous.
+        pad: The code in the low nibble behind an odd last one.
+
+    Returns:
+        uint8 `[ceil(n / 2)]`.
+
+    >>> pack_nibbles(torch.tensor([1, 2, 15], dtype=torch.uint8)).tolist()
+    [18, 240]
+    """
+    if codes.numel() % 2:
+        codes = torch.nn.functional.pad(codes, (0, 1), value=pad)
+    return (codes[0::2] << 4) | codes[1::2]
+
+
+def unpack_nibbles(packed: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the codes that `pack_nibbles` packed.
+
+    Args:
+        packed: uint8 `[ceil(count / 2)]`.
+        count: How many codes.
+
+    Returns:
+        uint8 `[count]`.
+
+    >>> unpack_nibbles(torch.tensor([18, 240], dtype=torch.uint8), 3).tolist()
+    [1, 2, 15]
+    """
+    return torch.stack([packed >> 4, packed & 15], dim=1).view(-1)[:count]
+
+
+# --- trits: 2 bits in chunks -----------------------------------------------------------------------
+
+
+def trit_bytes(columns: int) -> int:
+    """Return the bytes that a row of trits takes: 32 a chunk of 128, and a quarter of what is left, rounded up.
+
+    >>> trit_bytes(576), trit_bytes(3)
+    (144, 1)
+    """
+    full, rest = divmod(columns, TRITS_PER_CHUNK)
+    return full * (TRITS_PER_CHUNK // 4) + -(-rest // 4)
+
+
+def pack_trits(codes: torch.Tensor) -> torch.Tensor:
+    """Pack rows of 2-bit codes in the chunked layout of GGUF's TQ2_0; the last, shorter chunk has a shorter stride.
+
+    Bits 2p of byte i of a chunk hold its element `i + p * stride`; stride is 32, in a last chunk of r elements `ceil(r / 4)`.
+
+    Args:
+        codes: uint8 `[rows, columns]`, each 0 to 3.
+
+    Returns:
+        uint8 `[rows, trit_bytes(columns)]`; codes beyond a row's end are 0.
+
+    >>> pack_trits(torch.tensor([[0, 1, 2, 1, 2]], dtype=torch.uint8)).tolist()
+    [[40, 5]]
+    """
+    rows, columns = codes.shape
+    cut = columns - columns % TRITS_PER_CHUNK
+    parts = [_pack_chunks(codes[:, :cut], TRITS_PER_CHUNK // 4)]
+    if columns > cut:
+        stride = -(-(columns - cut) // 4)
+        parts.append(_pack_chunks(torch.nn.functional.pad(codes[:, cut:], (0, 4 * stride - columns + cut)), stride))
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0].reshape(rows, -1)
+
+
+def unpack_trits(packed: torch.Tensor, columns: int) -> torch.Tensor:
+    """Return the codes that `pack_trits` packed.
+
+    Args:
+        packed: uint8 `[rows, trit_bytes(columns)]`.
+        columns: Codes a row.
+
+    Returns:
+        uint8 `[rows, columns]`.
+
+    Raises:
+        ShapeMismatchError: A row has another number of bytes than `columns` codes take.
+
+    >>> unpack_trits(torch.tensor([[40, 5]], dtype=torch.uint8), 5).tolist()
+    [[0, 1, 2, 1, 2]]
+    """
+    expected = (packed.shape[0], trit_bytes(columns))
+    if tuple(packed.shape) != expected:
+        raise ShapeMismatchError(expected=expected, actual=tuple(packed.shape), argument="packed")
+    cut = columns // TRITS_PER_CHUNK * (TRITS_PER_CHUNK // 4)
+    parts = [_unpack_chunks(packed[:, :cut], TRITS_PER_CHUNK // 4)]
+    if columns % TRITS_PER_CHUNK:
+        parts.append(_unpack_chunks(packed[:, cut:], packed.shape[1] - cut)[:, : columns % TRITS_PER_CHUNK])
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+def _pack_chunks(codes: torch.Tensor, stride: int) -> torch.Tensor:
+    rows = codes.shape[0]
+    quarter = codes.reshape(rows, -1, 4, stride) if codes.numel() else codes.new_empty(rows, 0, 4, stride)
+    packed = quarter[:, :, 0] | (quarter[:, :, 1] << 2) | (quarter[:, :, 2] << 4) | (quarter[:, :, 3] << 6)
+    return packed.reshape(rows, packed.shape[1] * stride)
+
+
+def _unpack_chunks(packed: torch.Tensor, stride: int) -> torch.Tensor:
+    rows = packed.shape[0]
+    chunks = packed.reshape(rows, packed.shape[1] // stride, 1, stride)
+    shift = torch.tensor([0, 2, 4, 6], dtype=torch.uint8, device=packed.device).view(1, 1, 4, 1)
+    codes = (chunks >> shift) & 3
+    return codes.reshape(rows, codes.shape[1] * 4 * stride)

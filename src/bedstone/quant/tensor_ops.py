@@ -1,0 +1,171 @@
+"""What each ATen operation does with a packed weight.
+
+operation                          result
+detach, alias                      a packed weight that shares the parts
+clone, _to_copy                    a packed weight with parts of its own; a change of dtype or device stays packed
+copy_ into a packed weight         packed to packed of the same scheme is exact; all else is packed anew
+narrow rows (slice, split)         a packed weight of these rows that shares the parts, where the scheme can be cut there
+any other view                     a dense view that refuses to be written
+in place, or `out=`                computed on a dense copy, then packed back into the parts
+everything else                    computed on the dense weight
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from bedstone.quant.errors import QuantizationError
+from bedstone.quant.tensor import QuantizedTensor
+from bedstone.quant.view import ReadOnlyView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+aten = torch.ops.aten
+
+
+def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one operation at least one argument of which is a packed weight.
+
+    Args:
+        func: An overload of an operation.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+    """
+    handler = _HANDLERS.get(func)
+    if handler is not None and args and isinstance(args[0], QuantizedTensor):
+        result = handler(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
+    return _on_dense(func, args, kwargs)
+
+
+def _on_dense(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    dense: dict[int, torch.Tensor] = {}
+
+    def unpacked(weight: QuantizedTensor) -> torch.Tensor:
+        return dense.setdefault(id(weight), weight.dequantize())
+
+    plain_args = tree_map_only(QuantizedTensor, unpacked, args)
+    plain_kwargs = tree_map_only(QuantizedTensor, unpacked, kwargs)
+    result = func(*plain_args, **plain_kwargs)
+    written = _written(func, args, kwargs)
+    for weight in written:
+        weight.rewrite(dense[id(weight)], func.__name__)
+    if written:
+        originals = {id(dense[id(weight)]): weight for weight in written}
+        return tree_map_only(torch.Tensor, lambda out: originals.get(id(out), out), result)
+    return _read_only(result, args[0]) if _is_view(func) else result
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[QuantizedTensor]:
+    """Return the packed weights that an operation writes to, as its schema says."""
+    found = []
+    for place, argument in enumerate(func._schema.arguments):  # noqa: SLF001 - the only way to read a schema
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = kwargs.get(argument.name) if argument.name in kwargs else args[place] if place < len(args) else None
+            found += value if isinstance(value, (list, tuple)) else [value]
+    return [value for value in found if isinstance(value, QuantizedTensor)]
+
+
+def _is_view(func: Any) -> bool:
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)  # noqa: SLF001
+
+
+def _read_only(result: Any, weight: Any) -> Any:
+    if not isinstance(weight, QuantizedTensor):
+        return result
+    return tree_map_only(torch.Tensor, lambda out: ReadOnlyView(out, weight.scheme.name), result)
+
+
+# --- handlers ------------------------------------------------------------------------------------
+
+
+def _share(weight: QuantizedTensor) -> QuantizedTensor:
+    return weight.with_parts(weight.parts)
+
+
+def _clone(weight: QuantizedTensor, *, memory_format: object = None) -> QuantizedTensor:
+    del memory_format
+    return weight.with_parts({name: part.clone() for name, part in weight.parts.items()})
+
+
+def _to_copy(weight: QuantizedTensor, **options: Any) -> Any:
+    dtype = options.pop("dtype", None) or weight.dtype
+    if not dtype.is_floating_point:
+        return NotImplemented
+    move = {name: options[name] for name in ("device", "non_blocking") if options.get(name) is not None}
+    parts = {name: aten._to_copy.default(part, **move) for name, part in weight.parts.items()}  # noqa: SLF001
+    return weight.with_parts(parts, dtype)
+
+
+def _copy_(weight: QuantizedTensor, source: torch.Tensor, non_blocking: bool = False) -> Any:
+    if isinstance(source, QuantizedTensor) and (source.scheme, source.shape) == (weight.scheme, weight.shape):
+        for name, part in weight.parts.items():
+            part.copy_(source.parts[name], non_blocking)
+        return weight
+    dense = source.dequantize() if isinstance(source, QuantizedTensor) else source
+    weight.rewrite(dense.to(weight.device, weight.dtype).expand(weight.shape), "copy_")
+    return weight
+
+
+def _like(func: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """An operation that reads only shape, dtype and device: nothing is unpacked for it."""
+
+    def handler(weight: QuantizedTensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return func(torch.empty(weight.shape, dtype=weight.dtype, device=weight.device), *args, **kwargs)
+
+    return handler
+
+
+def _slice(
+    weight: QuantizedTensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Any:
+    rows = weight.shape[0]
+    first, last, _ = slice(start, end).indices(rows)
+    return _rows(weight, first, max(first, last)) if dim in (0, -weight.ndim) and step == 1 else NotImplemented
+
+
+def _split(weight: QuantizedTensor, size: int, dim: int = 0) -> Any:
+    if dim not in (0, -weight.ndim):
+        return NotImplemented
+    rows = weight.shape[0]
+    cut = [_rows(weight, first, min(first + size, rows)) for first in range(0, rows, size)] or [weight]
+    return NotImplemented if any(part is NotImplemented for part in cut) else cut
+
+
+def _rows(weight: QuantizedTensor, start: int, stop: int) -> Any:
+    try:
+        parts = weight.scheme.slice_rows(weight.parts, weight.shape, start, stop)
+    except QuantizationError:  # the scheme cannot be cut here: the caller gets a dense view, which refuses writes
+        return NotImplemented
+    return QuantizedTensor(parts, weight.scheme, (stop - start, *weight.shape[1:]), weight.dtype)
+
+
+_HANDLERS: dict[Any, Callable[..., Any]] = {
+    aten.detach.default: _share,
+    aten.alias.default: _share,
+    aten.clone.default: _clone,
+    aten._to_copy.default: _to_copy,  # noqa: SLF001
+    aten.copy_.default: _copy_,
+    aten.slice.Tensor: _slice,
+    aten.split.Tensor: _split,
+    **{
+        op: _like(op)
+        for op in (
+            aten.empty_like.default,
+            aten.zeros_like.default,
+            aten.ones_like.default,
+            aten.full_like.default,
+            aten.rand_like.default,
+            aten.randn_like.default,
+            aten.new_empty.default,
+            aten.new_zeros.default,
+            aten.new_ones.default,
+            aten.new_full.default,
+        )
+    },
+}
