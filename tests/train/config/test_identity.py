@@ -15,7 +15,8 @@ BASE = {
 }
 OTHER = {
     "base_model": "models/other", "trust_remote_code": True, "device": "cpu", "bf16": False,
-    "gradient_checkpointing": True, "attn_implementation": "eager", "adapter": None, "lora_r": 4, "lora_alpha": 8,
+    "gradient_checkpointing": True, "attn_implementation": "eager", "load_in_4bit": True, "load_in_8bit": True,
+    "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": True, "quantization": {"scheme": "int8"}, "adapter": None, "lora_r": 4, "lora_alpha": 8,
     "lora_dropout": 0.1, "lora_target_modules": ["q_proj"], "lora_target_linear": True, "lora_modules_to_save": ["x"],
     "peft_use_dora": True, "peft_use_rslora": True, "datasets": [{"type": "stdlib_docstrings", "limit": 3}],
     "test_datasets": [{"type": "stdlib_docstrings"}], "val_set_size": 5, "sequence_len": 64,
@@ -31,7 +32,12 @@ FREE = {
     "sample_prompts", "sample_max_new_tokens", "save_steps", "save_total_limit", "output_dir",
 }  # fmt: skip
 # What a key needs beside it to be allowed at all.
-BESIDE = {"eval_steps": {"val_set_size": 3}, "eval_batch_size": {"val_set_size": 3}}
+BESIDE = {
+    "eval_steps": {"val_set_size": 3},
+    "eval_batch_size": {"val_set_size": 3},
+    "bnb_4bit_quant_type": {"load_in_4bit": True},
+    "bnb_4bit_use_double_quant": {"load_in_4bit": True},
+}
 
 
 def test_the_table_of_other_values_has_every_key():

@@ -107,9 +107,6 @@ def test_a_nested_section_of_axolotl_rs_is_answered_key_by_key():
         "is a nested section of axolotl-rs; keys are flat here. Instead of what it holds, write at the top level: "
         "`datasets[0].path` (not `path`), `datasets[0].type` (not `format`), `val_set_size` (not `val_split`)."
     )
-    assert answer("quantization", value={"bits": 4}) == (
-        "not supported yet (planned). Quantized base weights come later; remove the section and use `adapter: lora`."
-    )
     assert answer("lora", value={}) == "is a nested section of axolotl-rs; keys are flat here. Remove it."
 
 

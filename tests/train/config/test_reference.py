@@ -36,6 +36,6 @@ def test_ranges_come_from_the_schema():
     assert rows["lora_dropout"] == "number ≥ 0, < 1"
     assert rows["learning_rate"] == "number > 0"
     assert rows["bf16"] == "`auto`, `true`, `false`"
-    assert rows["adapter"] == "`lora` or empty"
+    assert rows["adapter"] == "`lora`, `qlora` or empty"
     assert rows["lora_target_modules"] == "list of text or empty"
     assert rows["val_set_size"] == "whole number or number"

@@ -120,9 +120,8 @@ def test_an_empty_key_is_not_a_written_one():
 
 def test_a_rule_is_left_out_when_a_key_that_it_reads_is_wrong():
     """No message that would go away by itself: without an adapter `lora_r` has no effect, but one was meant."""
-    assert refusal(adapter="qlora", lora_r=4, lora_target_modules=["a"]) == (
-        "adapter: must be 'lora', not \"qlora\". It is not supported yet (planned). "
-        "Use `adapter: lora`, which keeps the base model in float32 or bfloat16."
+    assert refusal(adapter="dora", lora_r=4, lora_target_modules=["a"], load_in_4bit=True) == (
+        "adapter: must be 'lora' or 'qlora', not \"dora\". Use `adapter: lora` with `peft_use_dora: true`."
     )
 
 

@@ -12,8 +12,8 @@ AXOLOTL_TOP_LEVEL = (
     # --- planned ---
     Group(
         PLANNED,
-        "Quantized base weights come later; `adapter: lora` trains on the weights in float32 or bfloat16.",
-        "load_in_4bit load_in_8bit gptq bnb_config_kwargs loftq_config model_quantization_config* qlora_* quantization qat",
+        "The base model is packed by `load_in_4bit`, `load_in_8bit` or `quantization`.",
+        "gptq bnb_config_kwargs loftq_config model_quantization_config* qlora_* qat",
     ),
     Group(
         PLANNED,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bedstone.core.errors import nearest
 from bedstone.train.config.axolotl_keys import AXOLOTL_IN_DATASET, AXOLOTL_TOP_LEVEL
-from bedstone.train.config.key_group import OTHER_NAME, PLANNED, Group
+from bedstone.train.config.key_group import OTHER_NAME, Group
 from bedstone.train.config.other_names import NESTED_SECTIONS, OTHER_IN_DATASET, OTHER_TOP_LEVEL, OTHER_VALUES
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def unknown_key(name: str, known: Iterable[str], *, in_dataset: bool = False, va
 def unknown_value(key: str, value: Any) -> str:
     """Return what to write instead of a value that other tools have, or nothing when it is simply wrong.
 
-    >>> unknown_value("adapter", "qlora")
-    'It is not supported yet (planned). Use `adapter: lora`, which keeps the base model in float32 or bfloat16.'
+    >>> unknown_value("adapter", "dora")
+    'Use `adapter: lora` with `peft_use_dora: true`.'
     """
     for name, verdict, instead in OTHER_VALUES.get(key, ()):
         if value == name:
@@ -58,8 +58,6 @@ def unknown_value(key: str, value: Any) -> str:
 
 def _nested_section(name: str, section: Mapping[str, Any]) -> tuple[str, str]:
     flat = NESTED_SECTIONS[name]
-    if name == "quantization":
-        return PLANNED, "Quantized base weights come later; remove the section and use `adapter: lora`."
     pairs = ", ".join(
         f"`{flat.get(key, key)}` (not `{key}`)" if flat.get(key, key) != key else f"`{key}`" for key in section
     )

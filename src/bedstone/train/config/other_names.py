@@ -127,13 +127,11 @@ NESTED_SECTIONS: dict[str, dict[str, str]] = {
         "batch_size": "micro_batch_size",
         "mixed_precision": "bf16",
     },
-    "quantization": {},
 }
 """The sections of axolotl-rs and what their keys are called here; a key that is not listed keeps its name."""
 
 OTHER_VALUES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "adapter": (
-        ("qlora", PLANNED, "Use `adapter: lora`, which keeps the base model in float32 or bfloat16."),
         ("dora", OTHER_NAME, "Use `adapter: lora` with `peft_use_dora: true`."),
         ("full", OTHER_NAME, "Leave `adapter` out to train the whole model."),
         ("llama-adapter", NOT_PLANNED, "Use `adapter: lora`."),

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from bedstone.core.device import DeviceConfig
 from bedstone.core.errors import InvalidConfigError, Problem
 from bedstone.train.config.dataset_rules import dataset_problems
+from bedstone.train.config.quantization import KEYS as QUANTIZATION_KEYS
+from bedstone.train.config.quantization import quantization_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -52,6 +54,13 @@ _IDLE = (
         lambda config: config.adapter is None,
         "has no effect: `adapter` is not set, so the whole model is trained.",
         f"Write `adapter: lora`. {_REMOVE}",
+    ),
+    _Idle(
+        ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant"),
+        ("load_in_4bit",),
+        lambda config: not config.load_in_4bit,
+        "has no effect: `load_in_4bit` is not set.",
+        f"Write `load_in_4bit: true`. {_REMOVE}",
     ),
     _Idle(
         ("num_epochs",),
@@ -164,6 +173,7 @@ _RULES: tuple[tuple[set[str], Check], ...] = (
     ({"test_datasets", "val_set_size"}, _two_evaluations),
     ({"device"}, _no_such_device),
     ({"bf16", "device"}, _bf16_on_cpu),
+    ({"adapter", *QUANTIZATION_KEYS}, quantization_problems),
     ({"datasets"}, lambda config: dataset_problems("datasets", config.datasets)),
     ({"test_datasets"}, lambda config: dataset_problems("test_datasets", config.test_datasets)),
 )

@@ -116,8 +116,30 @@ class TrainConfig(BaseModel):
         description="The attention code in transformers; empty means its own choice, which is `sdpa` where the model has it.",
     )
 
-    adapter: Annotated[Literal["lora"] | None, BeforeValidator(_adapter)] = Field(
-        None, description="`lora` trains small added matrices. Empty or `none` trains the whole model."
+    load_in_4bit: bool = Field(
+        False,
+        description="Pack the linear layers of the base model into 4 bits while it is loaded, 16 values times one scale for 64 "
+        "weights; they stay frozen, so an adapter is needed.",
+    )
+    load_in_8bit: bool = Field(
+        False, description="Pack them into int8 with one scale a row instead; an adapter is needed."
+    )
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(
+        "nf4", description="The 16 values of `load_in_4bit`: `nf4` fits weights that are normally distributed."
+    )
+    bnb_4bit_use_double_quant: bool = Field(
+        False, description="Pack the scales of `load_in_4bit` too: 4.13 instead of 4.5 bits a weight."
+    )
+    quantization: dict[str, Any] | None = Field(
+        None,
+        description="bedstone's own. Any scheme with its options, and layers that stay dense: `{scheme: int8, granularity: block, "
+        "block_size: 32, skip: [lm_head]}`. An adapter is needed.",
+    )
+
+    adapter: Annotated[Literal["lora", "qlora"] | None, BeforeValidator(_adapter)] = Field(
+        None,
+        description="`lora` trains small added matrices; `qlora` says that the base model is packed besides. Empty or `none` trains "
+        "the whole model.",
     )
     lora_r: Count = Field(
         8, description="Rank of the added matrices, at least 1 and at most the smaller side of each layer."
@@ -238,6 +260,7 @@ class TrainConfig(BaseModel):
 
 SECTIONS: dict[str, tuple[str, str]] = {
     "Model": ("base_model", "attn_implementation"),
+    "Quantization": ("load_in_4bit", "quantization"),
     "Adapter": ("adapter", "peft_use_rslora"),
     "Data": ("datasets", "dataloader_num_workers"),
     "Optimisation": ("micro_batch_size", "max_grad_norm"),
