@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bedstone.kernels.blocks import block_absmax, scale_blocks_
+from bedstone.kernels.blocks import block_absmax, blocks_in, scale_blocks_
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.tiles import row_tiles, scratch, tiled_input_grad, tiled_linear
 
@@ -91,7 +91,7 @@ def _absmax(weight: torch.Tensor, block_size: int, per_tensor: bool) -> torch.Te
     rows, columns = weight.shape
     tiles = row_tiles(rows, columns, tile_bytes=_SMALL_TILE)
     parts = [block_absmax(weight[start:stop].float(), columns if per_tensor else block_size) for start, stop in tiles]
-    absmax = torch.cat(parts) if parts else torch.empty(0, 0, device=weight.device)
+    absmax = torch.cat(parts) if parts else torch.empty(0, blocks_in(columns, block_size), device=weight.device)
     if not per_tensor:
         return absmax
     return absmax.amax().view(1, 1) if absmax.numel() else torch.zeros(1, 1, device=weight.device)

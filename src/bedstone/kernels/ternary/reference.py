@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bedstone.kernels import layouts
-from bedstone.kernels.blocks import block_absmean, scale_blocks_
+from bedstone.kernels.blocks import block_absmean, blocks_in, scale_blocks_
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.tiles import row_tiles, scratch, tiled_input_grad, tiled_linear
 
@@ -94,4 +94,4 @@ def _absmean(weight: torch.Tensor, block_size: int, per_tensor: bool) -> torch.T
         return weight.float().abs().mean().view(1, 1) if weight.numel() else torch.zeros(1, 1, device=weight.device)
     tiles = row_tiles(*weight.shape, tile_bytes=_SMALL_TILE)
     parts = [block_absmean(weight[start:stop].float(), block_size) for start, stop in tiles]
-    return torch.cat(parts) if parts else torch.empty(0, 0, device=weight.device)
+    return torch.cat(parts) if parts else torch.empty(0, blocks_in(weight.shape[1], block_size), device=weight.device)
