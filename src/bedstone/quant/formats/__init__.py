@@ -1,0 +1,17 @@
+"""Packed weights in files: our own, and those of bitsandbytes, transformers' BitNet, Microsoft's BitNet and GGUF.
+
+Importing this imports none of those packages.
+
+>>> import torch
+>>> import bedstone as bs
+>>> tensors, metadata = flatten_state_dict({"w": bs.quantize(torch.ones(8, 64), "nf4")})
+>>> {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+{'w.packed': (256,), 'w.absmax': (8,)}
+"""
+
+from bedstone.quant.formats.errors import FormatVersionError as FormatVersionError
+from bedstone.quant.formats.errors import WeightFormatError as WeightFormatError
+from bedstone.quant.formats.flat import flatten_state_dict as flatten_state_dict
+from bedstone.quant.formats.flat import unflatten_state_dict as unflatten_state_dict
+
+__all__ = ["FormatVersionError", "WeightFormatError", "flatten_state_dict", "unflatten_state_dict"]
