@@ -19,7 +19,7 @@ from bedstone.quant.scheme import Scheme, get_scheme
 from bedstone.quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def quantize(
     if not isinstance(target, nn.Module):
         message = f"`target` (a {type(target).__name__}) must be a tensor or a module."
         raise InvalidConfigError(message, argument="target", value=target)
-    plan = _Plan(target, skip)
+    plan = LayerPlan(target, skip)
     for name, layer in plan.chosen.items():
         with _naming(name):
             chosen.check(layer.weight)
@@ -149,17 +149,30 @@ def dequantize(model: nn.Module, *, dtype: torch.dtype | None = None) -> list[st
     return names
 
 
-class _Plan:
-    """Which linear layers are packed, and why the others are not."""
+class LayerPlan:
+    """Which linear layers of a model are packed, and why the others are not.
 
-    def __init__(self, model: nn.Module, skip: Sequence[str]) -> None:
+    Args:
+        model: Any module; may be on the meta device.
+        skip: As for `quantize`.
+        reasons: Further layers that stay dense, by whole name, each with its reason.
+
+    Attributes:
+        chosen: The layers to pack, by name.
+        skipped: Name and reason of each of the others.
+
+    Raises:
+        UnknownNameError: A name in `skip` that no linear layer has.
+    """
+
+    def __init__(self, model: nn.Module, skip: Sequence[str], reasons: Mapping[str, str] | None = None) -> None:
         self.chosen: dict[str, nn.Linear] = {}
         self.skipped: list[tuple[str, str]] = []
         linear = {name or "weight": module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         _check_skip(skip, linear)
         others = _owners(model)
         for name, layer in linear.items():
-            reason = _reason_to_skip(name, layer, skip, others)
+            reason = _reason_to_skip(name, layer, skip, others) or (reasons or {}).get(name)
             if reason:
                 self.skipped.append((name, reason))
             else:
