@@ -19,6 +19,7 @@ from bedstone.train.adapter import load_adapter, trainable
 from bedstone.train.answer import answer
 from bedstone.train.config import (
     TrainConfig,
+    base_quantization,
     config_hash,
     dump_effective,
     load_config,
@@ -97,7 +98,13 @@ class Run:
     def _loaded(self) -> tuple[Any, Any]:
         config, device = self.config, choose_device(self.config)
         source = locate(config.base_model if config.adapter else str(self.weights))
-        model = load_model(source, dtype=torch.float32, device=device, trust_remote_code=config.trust_remote_code)
+        model = load_model(
+            source,
+            dtype=torch.float32,
+            device=device,
+            trust_remote_code=config.trust_remote_code,
+            quantization=base_quantization(config),
+        )
         if config.adapter:
             model = load_adapter(model, str(self.weights)).to(device)
         return model.eval(), load_tokenizer(source, trust_remote_code=config.trust_remote_code)

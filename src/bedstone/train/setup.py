@@ -14,6 +14,7 @@ from bedstone.core.errors import InvalidConfigError
 from bedstone.core.events import emit
 from bedstone.repro import CheckpointStore, SeedTree, sha256_file
 from bedstone.train.adapter import prepare_adapter, trainable
+from bedstone.train.config import base_quantization
 from bedstone.train.data import load_split, split_validation
 from bedstone.train.errors import ModelLoadError
 from bedstone.train.events import DataPrepared
@@ -50,6 +51,7 @@ def prepare(config: TrainConfig, folder: RunFolder) -> tuple[Session, ModelSourc
         device=device,
         attn_implementation=config.attn_implementation,
         trust_remote_code=config.trust_remote_code,
+        quantization=base_quantization(config),
     )
     for split in (train, heldout):
         if split is not None:

@@ -110,6 +110,22 @@ def test_tells_each_part_of_the_story(tmp_path, fact):
     assert fact in report(tmp_path, example.whole_run()).text
 
 
+def test_tells_that_the_base_model_was_packed_and_loads_it_so(tmp_path):
+    """The adapter was trained on the packed weights: the lines that load it pack the base in the same way."""
+    packed = example.event(
+        "base_model_packed",
+        1,
+        scheme="NF4(block_size=64, double_quant=True)",
+        layers=210,
+        dense_bytes=2**20,
+        packed_bytes=2**17,
+    )
+    shown = report(tmp_path, [packed, *example.whole_run()]).text
+    assert "Base model packed NF4(block_size=64, double_quant=True): 1 MiB → 128 KiB" in shown
+    assert "packed = quant.BedstoneConfig(quant.NF4(block_size=64, double_quant=True))" in shown
+    assert "Base model packed" not in report(tmp_path / "dense", example.whole_run()).text
+
+
 def test_a_resume_takes_back_the_steps_it_repeats(tmp_path):
     """Of steps that stand in the file twice, the later ones count, and nothing after the resumed step stays."""
     repeated = [{**one, "loss": 9.0} for one in example.steps(19, 27, 3705)]

@@ -5,16 +5,21 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bedstone.core.errors import CoreError
+from bedstone.core.events import emit
 from bedstone.core.torch_errors import translate_torch_errors
+from bedstone.quant import QuantizedTensor
 from bedstone.train.errors import ModelLoadError
+from bedstone.train.events import BaseModelPacked
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bedstone.train.config import BaseQuantization
     from bedstone.train.models.source import ModelSource
 
 _SHOWN_CHARS = 400  # of what a library says; some list every class they know
@@ -42,16 +47,23 @@ def load_model(
     device: torch.device,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
+    quantization: BaseQuantization | None = None,
 ) -> PreTrainedModel:
     """Return the causal language model on `device`, weights in `dtype`, in evaluation mode.
 
+    With `quantization` its linear layers are packed one by one while they are read; the dense model never exists.
+
     Raises:
+        QuantizationError: A weight that the scheme cannot hold.
+        UnknownNameError: A layer to skip that the model lacks.
         ModelLoadError: It cannot be found, read or downloaded, or its files lack weights or hold others.
         OutOfMemoryError: It does not fit the device.
     """
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    if quantization is not None:
+        options["quantization_config"] = _packing(quantization)
     with _translated(source), translate_torch_errors(doing=f"load {source.asked}", device=device):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.location,
@@ -65,6 +77,8 @@ def load_model(
         )
         model, found = loaded
         _check_complete(source, found)
+        if quantization is not None:
+            emit(_packed(model, repr(quantization.scheme)))
         return model.to(device)
 
 
@@ -109,6 +123,24 @@ def _refuse(source: ModelSource, what: str, named: list[str]) -> None:
         f"The files of {source.asked} {what}: {named[0]}{more}.",
         base_model=source.asked,
         remedy="Get the whole model again; if it was made for another task than writing text, choose another one.",
+    )
+
+
+def _packing(quantization: BaseQuantization) -> Any:
+    from bedstone.quant import BedstoneConfig
+
+    return BedstoneConfig(quantization.scheme, skip=quantization.skip or None)
+
+
+def _packed(model: PreTrainedModel, scheme: str) -> BaseModelPacked:
+    linear = {name: m.weight for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    packed = [weight for weight in linear.values() if isinstance(weight, QuantizedTensor)]
+    return BaseModelPacked(
+        scheme=scheme,
+        layers=len(packed),
+        dense_bytes=sum(weight.nbytes for weight in packed),
+        packed_bytes=sum(weight.packed_bytes for weight in packed),
+        left_dense=tuple(name for name, weight in linear.items() if not isinstance(weight, QuantizedTensor)),
     )
 
 

@@ -144,6 +144,8 @@ def _facts(story: Story) -> Iterator[tuple[str, object]]:
         yield "Epochs", f"{story.start.number('epochs'):g}"
     if story.start:
         yield "Parameters trained", _parameters(story.start)
+    if story.packed:
+        yield "Base model packed", foreign(_packed(story.packed))
     yield "Time at work", say_seconds(story.worked_s)
     # Steps that were not logged would be missing from the sum.
     tokens = _sum(story.steps, "tokens") if len(story.steps) == story.last_step else None
@@ -165,6 +167,12 @@ def _parameters(start: Record) -> str:
         return "unknown"
     share = f" of {say_count(every)} ({say_number(100 * trained / every)}\N{NO-BREAK SPACE}%)" if every else ""
     return say_count(trained) + share
+
+
+def _packed(record: Record) -> str:
+    sizes = [record.number(field) for field in ("dense_bytes", "packed_bytes")]
+    scheme, known = record.text("scheme"), [say_bytes(size) for size in sizes if size is not None]
+    return f"{scheme}: {known[0]}{_ARROW}{known[1]}" if len(known) == len(sizes) else scheme
 
 
 def _sum(records: Sequence[Record], field: str) -> float | None:

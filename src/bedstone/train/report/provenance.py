@@ -27,12 +27,12 @@ def usage_section(story: Story) -> Html:
     made = story.finished.text("adapter")
     if not made:
         return element("section", title, element("p", "The run did not say where it wrote its result."))
-    code = element("pre", element("code", _usage(story.start, made)), dir="ltr")
+    code = element("pre", element("code", _usage(story, story.start, made)), dir="ltr")
     ask = join([element("code", 'bedstone generate RUN "prompt"'), " does the same from the command line."])
     return element("section", title, code, element("p", ask, class_="note"))
 
 
-def _usage(start: Record, made: str) -> str:
+def _usage(story: Story, start: Record, made: str) -> str:
     every, trained = start.number("parameters"), start.number("trainable_parameters")
     if every is not None and every == trained:  # full fine-tuning: the result is a model, not an adapter
         lines = [
@@ -41,14 +41,18 @@ def _usage(start: Record, made: str) -> str:
         ]
         return "\n".join(lines)
     # The adapter knows the folder its base was loaded from, also when that was converted from another format.
-    return "\n".join(
-        [
-            "from peft import PeftConfig, PeftModel",
-            "from transformers import AutoModelForCausalLM",
-            f"base = PeftConfig.from_pretrained({made!r}).base_model_name_or_path",
-            f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), {made!r})",
-        ]
-    )
+    lines = [
+        "from peft import PeftConfig, PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        f"base = PeftConfig.from_pretrained({made!r}).base_model_name_or_path",
+        f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), {made!r})",
+    ]
+    if story.packed:  # the adapter was trained on the packed weights, so it fits those best
+        lines[0:0] = ["from bedstone import quant"]
+        packed = f"packed = quant.BedstoneConfig(quant.{story.packed.text('scheme')})"
+        base = "AutoModelForCausalLM.from_pretrained(base, quantization_config=packed)"
+        lines[-1:] = [packed, f"model = PeftModel.from_pretrained({base}, {made!r})"]
+    return "\n".join(lines)
 
 
 def data_section(story: Story) -> Html:

@@ -26,12 +26,15 @@ _SETUP = frozenset(
         "config_validated",
         "device_selected",
         "model_converted",
+        "base_model_packed",
         "data_prepared",
         "checkpoint_damaged",
         "resume_differs",
         "run_started",
     }
 )
+# Events of which the last one counts, and where the story keeps it.
+_LATEST = {"device_selected": "device", "base_model_packed": "packed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ class Story:
     Attributes:
         start: The last `run_started`.
         device: The last `device_selected`.
+        packed: The last `base_model_packed`; `None` when the base model stays dense.
         finished: `run_finished`, unless the run was started again after it.
         failure: The event file's last line when that is an error.
         data: `data_prepared` by split.
@@ -77,6 +81,7 @@ class Story:
 
     start: Record | None = None
     device: Record | None = None
+    packed: Record | None = None
     finished: Record | None = None
     failure: Record | None = None
     data: dict[str, Record] = field(default_factory=dict)
@@ -204,8 +209,8 @@ def _fold(records: Iterable[Record]) -> Story:
         if record.name == "run_started":
             _take_back(by_step, after=record.whole("resumed_from_step") or 0)
             story.start, story.finished = record, None
-        elif record.name == "device_selected":
-            story.device = record
+        elif record.name in _LATEST:
+            setattr(story, _LATEST[record.name], record)
         elif record.name == "data_prepared":
             story.data[record.text("split")] = record
         elif record.name == "checkpoint_damaged":
