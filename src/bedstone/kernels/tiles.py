@@ -98,14 +98,17 @@ def tiled_linear(
         `[..., N]` in the dtype of `x`.
     """
     dtype, columns = computing_dtype(x), x.shape[-1]
-    x_MK = x.reshape(-1, columns).to(dtype)  # noqa: N806 - the shape suffix of the legend
-    out_MN = x_MK.new_empty(x_MK.shape[0], rows)  # noqa: N806
+    x_MK = x.reshape(math.prod(x.shape[:-1]), columns).to(dtype)  # noqa: N806 - the shape suffix of the legend
+    # The result is the tensor that was made, not a view of it: callers write to it in place (`result += ...`), which
+    # autograd refuses for a view that an operation returns.
+    out = x_MK.new_empty(*x.shape[:-1], rows)
+    out_MN = out.view(x_MK.shape[0], rows)  # noqa: N806
     for start, stop in row_tiles(rows, columns, align=align):
         tile = _unpacked(unpack_rows, start, stop, columns, dtype, x.device)
         torch.mm(x_MK, tile.t(), out=out_MN[:, start:stop])
     if bias is not None:
         out_MN.add_(bias.to(dtype))
-    return out_MN.to(x.dtype).view(*x.shape[:-1], rows)
+    return out.to(x.dtype)
 
 
 def tiled_input_grad(
@@ -124,11 +127,12 @@ def tiled_input_grad(
         `[..., K]` in the dtype of `grad`.
     """
     dtype = computing_dtype(grad)
-    grad_MN = grad.reshape(-1, rows).to(dtype)  # noqa: N806
-    out_MK = grad_MN.new_zeros(grad_MN.shape[0], columns)  # noqa: N806
+    grad_MN = grad.reshape(math.prod(grad.shape[:-1]), rows).to(dtype)  # noqa: N806
+    out = grad_MN.new_zeros(*grad.shape[:-1], columns)
+    out_MK = out.view(grad_MN.shape[0], columns)  # noqa: N806
     for start, stop in row_tiles(rows, columns, align=align):
         out_MK.addmm_(grad_MN[:, start:stop], _unpacked(unpack_rows, start, stop, columns, dtype, grad.device))
-    return out_MK.to(grad.dtype).view(*grad.shape[:-1], columns)
+    return out.to(grad.dtype)
 
 
 def _unpacked(

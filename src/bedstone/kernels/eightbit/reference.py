@@ -129,4 +129,4 @@ def _int8_product(
     product *= (absmax * (1 / LIMITS[torch.int8])).view(1, -1)
     if bias is not None:
         product += bias
-    return product.to(x.dtype).view(*x.shape[:-1], rows)
+    return product.view(*x.shape[:-1], rows).to(x.dtype)  # a copy, not a view: callers write to it in place
