@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 LIBRARY = torch.library.Library("bedstone", "FRAGMENT")
 """The handle that registers; it must live as long as the operations."""
@@ -57,24 +58,19 @@ def define_linear(
 
     Returns:
         The product as users call it, and the two operations. The product is the operation itself, except inside the
-        transforms of `torch.func`, which know no derivative that is registered with an operation.
+        transforms of `torch.func` and in forward-mode AD, which know no derivative that is registered with an operation.
     """
     linear = define(f"linear_{name}(Tensor x, {weight}, Tensor? bias) -> Tensor", *forward)
     backward = define(f"linear_{name}_input_grad(Tensor grad, {weight}) -> Tensor", *input_grad)
     weight_arguments = weight.count(",") + 1
-    rule = _Derivative(linear, backward, weight_arguments)
-    inverse = _Derivative(backward, linear, weight_arguments)
-    for op, derivative in ((linear, rule), (backward, inverse)):
-        torch.library.register_autograd(op, derivative.backward, setup_context=derivative.keep, lib=LIBRARY)
-        torch.library.register_vmap(op, _batched(op), lib=LIBRARY)
-    function = _function(linear, rule)
-
-    def product(*args: Any) -> torch.Tensor:
-        if torch._C._are_functorch_transforms_active():  # noqa: SLF001 - what torch's own autograd asks
-            return function.apply(*args)
-        return linear(*args)
-
-    return product, linear, backward
+    rules = _Derivative(linear, weight_arguments), _Derivative(backward, weight_arguments)
+    products = []
+    for rule in rules:
+        torch.library.register_autograd(rule.op, rule.backward, setup_context=rule.keep, lib=LIBRARY)
+        torch.library.register_vmap(rule.op, _batched(rule.op), lib=LIBRARY)
+        products.append(_product(rule))
+    rules[1].other, rules[0].other = products
+    return products[0], linear, backward
 
 
 class _Derivative:
@@ -83,39 +79,87 @@ class _Derivative:
     Both take `(tensor, *weight)`; the one that has a bias takes it last.
     """
 
-    def __init__(self, op: Any, other: Any, weight_arguments: int) -> None:
-        self.other = other
+    other: Callable[..., torch.Tensor]
+    """The product of the other operation, so that a derivative can be taken of a derivative."""
+
+    def __init__(self, op: Any, weight_arguments: int) -> None:
+        self.op = op
         self.behind = 1 + weight_arguments  # where a bias stands
         self.has_bias = len(op._schema.arguments) > self.behind  # noqa: SLF001 - the only way to read a schema
 
     def keep(self, ctx: Any, inputs: Sequence[Any], output: Any) -> None:
         del output
-        weight = inputs[1 : self.behind]
-        ctx.save_for_backward(*(value for value in weight if isinstance(value, torch.Tensor)))
-        ctx.fixed = [None if isinstance(value, torch.Tensor) else (value,) for value in weight]
+        ctx.fixed, tensors = _parted(inputs[1 : self.behind])
+        ctx.save_for_backward(*tensors)
 
     def backward(self, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        tensors = iter(ctx.saved_tensors)
-        weight = [next(tensors) if value is None else value[0] for value in ctx.fixed]
+        needs_bias = self.has_bias and ctx.needs_input_grad[self.behind]
+        first, bias = self.gradients(ctx, grad, ctx.needs_input_grad[0], needs_bias)
+        return (first, *[None] * (self.behind - 1), *[bias] * self.has_bias)
+
+    def gradients(self, ctx: Any, grad: torch.Tensor, of_first: bool, of_bias: bool) -> tuple[Any, Any]:
+        """Return the gradients of the first argument and of the bias, those that are asked for."""
         rest = () if self.has_bias else (None,)  # the other one's bias
-        grads: list[Any] = [None] * self.behind
-        if ctx.needs_input_grad[0]:
-            grads[0] = self.other(grad, *weight, *rest)
-        if self.has_bias:
-            grads.append(grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[self.behind] else None)
-        return tuple(grads)
+        first = self.other(grad, *ctx.fixed.whole(ctx.saved_tensors), *rest) if of_first else None
+        return first, grad.reshape(-1, grad.shape[-1]).sum(0) if of_bias else None
 
 
-def _function(op: Any, derivative: _Derivative) -> Any:
-    """The same derivative as an `autograd.Function`, in the form that `torch.func` accepts."""
+class _Fixed:
+    """The arguments of a call that are no tensors, in their places; one opaque value to the transforms of `torch.func`."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.values = values
+
+    def whole(self, tensors: Iterable[torch.Tensor]) -> list[Any]:
+        """Return all arguments, the tensors put back."""
+        remaining = iter(tensors)
+        return [next(remaining) if value is _TENSOR else value for value in self.values]
+
+
+_TENSOR = object()
+
+
+def _parted(arguments: Sequence[Any]) -> tuple[_Fixed, list[torch.Tensor]]:
+    fixed = _Fixed([_TENSOR if isinstance(value, torch.Tensor) else value for value in arguments])
+    return fixed, [value for value in arguments if isinstance(value, torch.Tensor)]
+
+
+def _product(rule: _Derivative) -> Callable[..., torch.Tensor]:
+    """The operation as users call it: itself, or an `autograd.Function` with the same derivative."""
 
     class Product(torch.autograd.Function):
         generate_vmap_rule = True
-        forward = staticmethod(op)
-        setup_context = staticmethod(derivative.keep)
-        backward = staticmethod(derivative.backward)  # pyright: ignore[reportAssignmentType] - one result, one gradient
 
-    return Product
+        @staticmethod
+        def forward(first: torch.Tensor, bias: Any, fixed: _Fixed, *tensors: torch.Tensor) -> torch.Tensor:
+            return rule.op(first, *fixed.whole(tensors), *[bias] * rule.has_bias)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            del output
+            _, _, ctx.fixed, *tensors = inputs
+            ctx.save_for_backward(*tensors)
+            ctx.save_for_forward(*tensors)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+            both = rule.gradients(ctx, grads[0], *ctx.needs_input_grad[:2])
+            return (*both, None, *[None] * len(ctx.saved_tensors))
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
+            first, bias, *_ = tangents  # linear in both, so it is its own derivative
+            moved = product(first, *ctx.fixed.whole(ctx.saved_tensors), *[None] * rule.has_bias)
+            return moved if bias is None else moved + bias.to(moved.dtype)
+
+    def product(first: torch.Tensor, *rest: Any) -> torch.Tensor:
+        # What torch's own autograd asks.
+        if not (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0):  # noqa: SLF001
+            return rule.op(first, *rest)
+        fixed, tensors = _parted(rest[: rule.behind - 1])
+        return Product.apply(first, rest[-1] if rule.has_bias else None, fixed, *tensors)
+
+    return product
 
 
 def _batched(op: Any) -> Callable[..., Any]:
