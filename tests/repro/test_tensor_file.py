@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from torch._subclasses import FakeTensorMode
 
 from bedstone.core.errors import UnsupportedError
@@ -170,3 +171,12 @@ def test_a_tensor_without_memory_is_refused_instead_of_read(make, kind):
     assert str(caught.value) == (
         f"The tensor 'w' of 'model' is a {kind} without memory of its own, so it has no data to write."
     )
+
+
+def test_metadata_stand_in_the_header(tmp_path):
+    """The format's own reader gives them back, and the tensors are the same as without."""
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"w": torch.ones(3)}, {"made by": "grün"})
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"made by": "grün"}
+        assert torch.equal(file.get_tensor("w"), torch.ones(3))

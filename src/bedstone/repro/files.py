@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from bedstone.core.errors import InvalidConfigError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
 _CHUNK_BYTES = 1 << 20
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's fcntl.h and fs.h
@@ -113,16 +113,39 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
     '{\n  "step": 40\n}\n'
     """
     target, content = Path(path), json_bytes(value, indent=2)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
+        with replacing(target) as draft:
             write_new_file(draft, [content])
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-        fsync_folder(target.parent)
     except OSError as error:
         raise StorageError.from_os_error(error, path=target, doing="write the file") from error
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Generator[Path]:
+    """Yield a free name beside `target`; the file that the block writes there takes the name of `target` at its end.
+
+    When the block fails, its file is removed and `target` is what it was.
+
+    Args:
+        target: A file, there or not; its folder must exist. The block forces its file to the disk, as `write_new_file` does.
+
+    Raises:
+        OSError: As the operating system says.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder) / "a.bin") as draft:
+    ...         record = write_new_file(draft, [b"new"])
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['a.bin']
+    """
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield draft
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+    fsync_folder(target.parent)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -73,13 +73,14 @@ def check_tensors(tensors: dict[str, torch.Tensor], *, file: str) -> None:
         raise UnsupportedError(f"The tensor {name!r} of {file!r} {fault}.", feature="tensor file")
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> FileRecord:
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> FileRecord:
     """Write tensors to a new safetensors file, one at a time copied to the CPU; force it to the disk.
 
     Args:
         path: The file; must not exist.
         tensors: By name, any shape, strides and device; what `check_tensors` lets pass. Tensors that share storage are
             each written in full.
+        metadata: Texts by name for the header of the file.
 
     Returns:
         Length and hash of the file.
@@ -89,7 +90,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> FileRecord:
     """
     # The order of the format's own writer: widest element first, so that every tensor starts aligned.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
-    return write_new_file(path, _pieces(ordered))
+    return write_new_file(path, _pieces(ordered, metadata))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -106,8 +107,24 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
-def _pieces(ordered: list[tuple[str, torch.Tensor]]) -> Iterator[bytes | memoryview]:
-    header: dict[str, Any] = {}
+def tensor_content(tensor: torch.Tensor) -> Iterator[memoryview]:
+    r"""Yield the bytes of a tensor as its file holds them; nothing for an empty one.
+
+    Args:
+        tensor: What `check_tensors` lets pass.
+
+    >>> [bytes(piece) for piece in tensor_content(torch.tensor([1, 2], dtype=torch.uint8))]
+    [b'\x01\x02']
+    """
+    # Conjugation and negation may be pending in a flag; the copy keeps the memory alive until it is written.
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    size = plain.numel() * plain.dtype.itemsize
+    if size:
+        yield memoryview((ctypes.c_char * size).from_address(plain.data_ptr())).cast("B")
+
+
+def _pieces(ordered: list[tuple[str, torch.Tensor]], metadata: dict[str, str] | None) -> Iterator[bytes | memoryview]:
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     offset = 0
     for name, tensor in ordered:
         shape = list(tensor.shape)
@@ -120,12 +137,4 @@ def _pieces(ordered: list[tuple[str, torch.Tensor]]) -> Iterator[bytes | memoryv
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for _, tensor in ordered:
-        yield from _content(tensor)
-
-
-def _content(tensor: torch.Tensor) -> Iterator[memoryview]:
-    # Conjugation and negation may be pending in a flag; the copy keeps the memory alive until it is written.
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    size = plain.numel() * plain.dtype.itemsize
-    if size:
-        yield memoryview((ctypes.c_char * size).from_address(plain.data_ptr())).cast("B")
+        yield from tensor_content(tensor)
