@@ -13,5 +13,16 @@ from bedstone.quant.formats.errors import FormatVersionError as FormatVersionErr
 from bedstone.quant.formats.errors import WeightFormatError as WeightFormatError
 from bedstone.quant.formats.flat import flatten_state_dict as flatten_state_dict
 from bedstone.quant.formats.flat import unflatten_state_dict as unflatten_state_dict
+from bedstone.quant.formats.native import assign_state as assign_state
+from bedstone.quant.formats.native import load_quantized as load_quantized
+from bedstone.quant.formats.native import save_quantized as save_quantized
 
-__all__ = ["FormatVersionError", "WeightFormatError", "flatten_state_dict", "unflatten_state_dict"]
+__all__ = [
+    "FormatVersionError",
+    "WeightFormatError",
+    "assign_state",
+    "flatten_state_dict",
+    "load_quantized",
+    "save_quantized",
+    "unflatten_state_dict",
+]
