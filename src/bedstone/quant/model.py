@@ -117,7 +117,7 @@ def quantize(
         raise InvalidConfigError(message, argument="target", value=target)
     plan = LayerPlan(target, skip)
     for name, layer in plan.chosen.items():
-        with _naming(name):
+        with naming(name):
             chosen.check(layer.weight)
     return QuantizationReport(chosen, tuple(_pack_all(plan.chosen, chosen, measure)), tuple(plan.skipped))
 
@@ -240,8 +240,12 @@ def relative_error(approximate: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 @contextmanager
-def _naming(layer: str) -> Generator[None]:
-    """Put the name of the layer in front of an error about its weight."""
+def naming(layer: str) -> Generator[None]:
+    """Put the name of a layer in front of an error about its weight.
+
+    Args:
+        layer: The name.
+    """
     try:
         yield
     except CoreError as error:
