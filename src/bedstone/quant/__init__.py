@@ -6,7 +6,13 @@
 >>> report = bs.quantize(layer, "nf4")
 >>> layer.weight.scheme, layer.weight.bits_per_param
 (NF4(block_size=64, double_quant=False), 4.5)
+
+`BedstoneConfig`, for transformers' `from_pretrained`, is loaded on first use: all else here needs no transformers.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from bedstone.quant.errors import NonFiniteWeightError as NonFiniteWeightError
 from bedstone.quant.errors import PackedWriteError as PackedWriteError
@@ -29,10 +35,14 @@ from bedstone.quant.model import quantize as quantize
 from bedstone.quant.sizes import model_bytes as model_bytes
 from bedstone.quant.tensor import QuantizedTensor as QuantizedTensor
 
+if TYPE_CHECKING:
+    from bedstone.quant.formats.transformers_config import BedstoneConfig as BedstoneConfig
+
 __all__ = [
     "FP4",
     "FP8",
     "NF4",
+    "BedstoneConfig",
     "Int8",
     "NonFiniteWeightError",
     "PackedLayer",
@@ -50,3 +60,16 @@ __all__ = [
     "scheme_from_dict",
     "schemes",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name != "BedstoneConfig":
+        raise AttributeError(f"module 'bedstone.quant' has no attribute {name!r}")
+    from bedstone.quant.formats.transformers_quantizer import BedstoneConfig
+
+    globals()[name] = BedstoneConfig  # the next look-up does not come here
+    return BedstoneConfig
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "BedstoneConfig"})
