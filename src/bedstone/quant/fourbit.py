@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bedstone.core.errors import Problem
 from bedstone.kernels.fourbit import dequantize_4bit, linear_4bit, quantize_4bit, quantize_absmax
+from bedstone.kernels.fourbit.reference import NESTED_BLOCK
 from bedstone.kernels.tiles import row_alignment
 from bedstone.quant.errors import QuantizationError
 from bedstone.quant.scheme import Parts, Scheme, schemes
@@ -60,20 +61,21 @@ class _FourBit(Scheme):
         return linear_4bit(x, *self._arguments(parts, shape), bias)
 
     def slice_rows(self, parts: Parts, shape: Sequence[int], start: int, stop: int) -> Parts:
-        """Return the parts of some rows; a cut must fall between blocks, and nested scales cannot be cut."""
+        """Return the parts of some rows; a cut must fall between blocks, and between groups of nested scales."""
         rows, columns = shape[0], _columns(shape)
-        step = row_alignment(columns, self.block_size)
-        if self.double_quant or start % step or (stop % step and stop != rows):
-            rule = (
-                "double quantization ties its scales together"
-                if self.double_quant
-                else f"a block of {self.block_size} ends every {step} rows of {columns}"
-            )
+        unit = self.block_size * NESTED_BLOCK if self.double_quant else self.block_size
+        step = row_alignment(columns, unit)
+        if start % step or (stop % step and stop != rows):
+            what = f"a group of {NESTED_BLOCK} scales" if self.double_quant else f"a block of {self.block_size}"
+            rule = f"{what} ends every {step} rows of {columns}"
             message = f"{self.name} cannot be cut at rows {start} to {stop}: {rule}."
             raise QuantizationError(message, scheme=self.name, remedy="Keep the weight whole on each device.")
+        elements = {"packed": 2, "absmax": self.block_size, "nested_absmax": unit}  # of the weight, in one of the part
         first, last = start * columns, stop * columns
-        packed = parts["packed"][first // 2 : -(-last // 2)]
-        return {"packed": packed, "absmax": parts["absmax"][first // self.block_size : -(-last // self.block_size)]}
+        return {
+            name: part[first // elements[name] : -(-last // elements[name])] if name in elements else part
+            for name, part in parts.items()
+        }
 
     def _arguments(self, parts: Parts, shape: Sequence[int]) -> tuple[object, ...]:
         nested = parts.get("nested_absmax"), parts.get("offset")

@@ -5,6 +5,8 @@ detach, alias                      a packed weight that shares the parts
 clone, _to_copy                    a packed weight with parts of its own; a change of dtype or device stays packed
 copy_ into a packed weight         packed to packed of the same scheme is exact; all else is packed anew
 narrow rows (slice, split)         a packed weight of these rows that shares the parts, where the scheme can be cut there
+view, as_strided of the same shape a packed weight that shares the parts
+empty_like from meta to a device   a packed weight without values, for `Module.to_empty`
 any other view                     a dense view that refuses to be written
 in place, or `out=`                computed on a dense copy, then packed back into the parts
 everything else                    computed on the dense weight
@@ -18,11 +20,13 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from bedstone.quant.errors import QuantizationError
+from bedstone.quant.row_shard import empty_shard
+from bedstone.quant.sharding import check_cut, is_being_sharded
 from bedstone.quant.tensor import QuantizedTensor
 from bedstone.quant.view import ReadOnlyView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 aten = torch.ops.aten
 
@@ -53,9 +57,13 @@ def _on_dense(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     plain_kwargs = tree_map_only(QuantizedTensor, unpacked, kwargs)
     result = func(*plain_args, **plain_kwargs)
     written = _written(func, args, kwargs)
-    for weight in written:
-        weight.rewrite(dense[id(weight)], func.__name__)
     if written:
+        op = func._schema.name.partition("::")[2]  # noqa: SLF001 - the only way to read a schema
+        packed = [
+            weight.repacked(dense[id(weight)], op) for weight in written
+        ]  # all of them, before the first is changed
+        for weight, parts in zip(written, packed, strict=True):
+            weight.fill(parts)
         originals = {id(dense[id(weight)]): weight for weight in written}
         return tree_map_only(torch.Tensor, lambda out: originals.get(id(out), out), result)
     return _read_only(result, args[0]) if _is_view(func) else result
@@ -108,7 +116,7 @@ def _copy_(weight: QuantizedTensor, source: torch.Tensor, non_blocking: bool = F
             part.copy_(source.parts[name], non_blocking)
         return weight
     dense = source.dequantize() if isinstance(source, QuantizedTensor) else source
-    weight.rewrite(dense.to(weight.device, weight.dtype).expand(weight.shape), "copy_")
+    weight.fill(weight.repacked(dense.to(weight.device, weight.dtype).expand(weight.shape), "copy_"))
     return weight
 
 
@@ -121,6 +129,14 @@ def _like(func: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     return handler
 
 
+def _empty_like(weight: QuantizedTensor, **options: Any) -> Any:
+    if weight.device.type != "meta" or options.get("device") in (None, weight.device) or options.get("dtype"):
+        return _like(aten.empty_like.default)(weight, **options)
+    # `Module.to_empty` after a model was built on meta: memory for the packed weight, not for the dense one.
+    parts = {name: torch.empty_like(part, device=options["device"]) for name, part in weight.parts.items()}
+    return weight.with_parts(parts)
+
+
 def _slice(
     weight: QuantizedTensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Any:
@@ -129,7 +145,21 @@ def _slice(
     return _rows(weight, first, max(first, last)) if dim in (0, -weight.ndim) and step == 1 else NotImplemented
 
 
+def _same_view(
+    weight: QuantizedTensor, size: Sequence[int], stride: Sequence[int] | None = None, offset: int = 0
+) -> Any:
+    same = tuple(size) == tuple(weight.shape) and offset in (0, None)
+    return _share(weight) if same and (stride is None or tuple(stride) == weight.stride()) else NotImplemented
+
+
+def _new_zeros(weight: QuantizedTensor, size: Sequence[int], **options: Any) -> Any:
+    shard = empty_shard(weight, size) if is_being_sharded(weight) else NotImplemented
+    return _like(aten.new_zeros.default)(weight, size, **options) if shard is NotImplemented else shard
+
+
 def _split(weight: QuantizedTensor, size: int, dim: int = 0) -> Any:
+    if is_being_sharded(weight):
+        check_cut(weight, size, dim)
     if dim not in (0, -weight.ndim):
         return NotImplemented
     rows = weight.shape[0]
@@ -151,21 +181,25 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
     aten.clone.default: _clone,
     aten._to_copy.default: _to_copy,  # noqa: SLF001
     aten.copy_.default: _copy_,
+    aten.empty_like.default: _empty_like,
     aten.slice.Tensor: _slice,
     aten.split.Tensor: _split,
+    aten.view.default: _same_view,
+    aten.as_strided.default: _same_view,
+    aten.new_zeros.default: _new_zeros,
     **{
         op: _like(op)
         for op in (
-            aten.empty_like.default,
             aten.zeros_like.default,
             aten.ones_like.default,
             aten.full_like.default,
             aten.rand_like.default,
             aten.randn_like.default,
             aten.new_empty.default,
-            aten.new_zeros.default,
             aten.new_ones.default,
             aten.new_full.default,
         )
     },
 }
+if torch.distributed.is_available():
+    _HANDLERS[torch.ops._c10d_functional.wait_tensor.default] = _share  # noqa: SLF001 - the parts have come already
