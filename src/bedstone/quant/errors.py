@@ -8,13 +8,14 @@ CoreError
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from bedstone.core.errors import CoreError
 
 
 class QuantizationError(CoreError, ValueError):
-    """A weight that a scheme cannot hold; nothing was changed.
+    """What a scheme cannot hold or a packed weight cannot do; nothing was changed.
 
     Attributes:
         scheme: The name of the scheme.
@@ -32,7 +33,7 @@ class QuantizationError(CoreError, ValueError):
 
 
 class NonFiniteWeightError(QuantizationError):
-    """A weight that is NaN or infinite; one of them would spoil the scale of its whole block.
+    """A weight that is NaN or infinite, or that float32 cannot hold; one would spoil the scale of its whole block.
 
     Attributes:
         position: Index of the first one.
@@ -49,8 +50,9 @@ class NonFiniteWeightError(QuantizationError):
 
     def __init__(self, *, scheme: str, position: tuple[int, ...], value: float) -> None:
         where = f"({', '.join(map(str, position))})"
+        what = "weights that float32 can hold" if math.isfinite(value) else "finite weights"
         super().__init__(
-            f"{scheme} holds finite weights, but the one at {where} is {value}.",
+            f"{scheme} holds {what}, but the one at {where} is {value}.",
             scheme=scheme,
             remedy="Find out where it comes from; the model is damaged.",
             position=position,

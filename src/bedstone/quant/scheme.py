@@ -104,16 +104,15 @@ class Scheme(ValidatableConfig):
             device: Where the result must lie; `None` keeps the tensor's.
 
         Raises:
-            QuantizationError: It is not floating point, or not finite (`NonFiniteWeightError`, with the position).
+            QuantizationError: It is not floating point, not finite (`NonFiniteWeightError`, with the position), or so large that
+                a scale leaves float32.
             DimensionMismatchError: It has no dimension.
         """
         from bedstone.quant.tensor import QuantizedTensor
 
         if isinstance(tensor, QuantizedTensor):
             tensor = tensor.dequantize()
-        tensor = tensor.detach()
-        self.check(tensor)
-        parts = self.pack(tensor)
+        parts = self.checked_parts(tensor.detach())
         if device is not None:
             parts = {name: part.to(device) for name, part in parts.items()}
         return QuantizedTensor(parts, self, tensor.shape, tensor.dtype)
@@ -128,8 +127,31 @@ class Scheme(ValidatableConfig):
         dense = quantized.dequantize()
         return dense if device is None else dense.to(device)
 
+    def checked_parts(self, weight: torch.Tensor) -> Parts:
+        """Return the parts of a weight, checked before and after: what `quantize` and every write to a packed weight go through.
+
+        Args:
+            weight: As for `quantize`.
+
+        Raises:
+            QuantizationError: As for `quantize`.
+            DimensionMismatchError: As for `quantize`.
+        """
+        self.check(weight)
+        parts = self.pack(weight)
+        for name, part in parts.items():
+            if part.dtype.is_floating_point and part.dtype.itemsize > 1 and _first_non_finite(part):
+                message = f"{self.name} cannot hold this weight: `{name}`, computed from it, leaves float32."
+                raise QuantizationError(message, scheme=self.name, part=name, remedy="Its magnitudes are too large.")
+        return parts
+
     def check(self, tensor: torch.Tensor) -> None:
-        """Refuse what no scheme can pack.
+        """Refuse what the scheme cannot pack, before anything is changed.
+
+        Override it, and call this one first, where a scheme needs more: whole blocks, two dimensions.
+
+        Args:
+            tensor: Any tensor; of a fake one or one on the meta device the values are not looked at.
 
         Raises:
             QuantizationError: As for `quantize`.
@@ -140,8 +162,8 @@ class Scheme(ValidatableConfig):
             raise QuantizationError(message, scheme=self.name, dtype=tensor.dtype)
         if tensor.ndim == 0:
             raise DimensionMismatchError(expected="at least 1", actual=0, argument="weight")
-        if tensor.numel() and tensor.device.type != "meta" and not isinstance(tensor, FakeTensor):
-            _check_finite(tensor, self.name)
+        if position := _first_non_finite(tensor):
+            raise NonFiniteWeightError(scheme=self.name, position=position, value=float(tensor[position]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return name and options as JSON takes them; `scheme_from_dict` is the way back.
@@ -207,9 +229,12 @@ def _class_of(name: str) -> type[Scheme]:
     return found
 
 
-def _check_finite(tensor: torch.Tensor, scheme: str) -> None:
+def _first_non_finite(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """Return the index of the first value that float32 cannot hold, if any; a tensor without values has none."""
+    if not tensor.numel() or tensor.device.type == "meta" or isinstance(tensor, FakeTensor):
+        return None
     values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # float8 has no minimum of its own
     low, high = torch.aminmax(values)
-    if not bool(torch.isfinite(low)) or not bool(torch.isfinite(high)):
-        position = tuple((~torch.isfinite(values)).nonzero()[0].tolist())
-        raise NonFiniteWeightError(scheme=scheme, position=position, value=float(values[position]))
+    if bool(torch.isfinite(low.float())) and bool(torch.isfinite(high.float())):
+        return None
+    return tuple((~torch.isfinite(values.float())).nonzero()[0].tolist())

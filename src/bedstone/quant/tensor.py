@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from bedstone.core.errors import ShapeMismatchError
 from bedstone.quant.errors import PackedWriteError, QuantizationError
-from bedstone.quant.scheme import Scheme, scheme_from_dict
+from bedstone.quant.scheme import Parts, Scheme, scheme_from_dict
+from bedstone.quant.view import read_only_array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,6 +100,14 @@ class QuantizedTensor(torch.Tensor):
         """
         return self.scheme.unpack(self.parts, self.shape, dtype or self.dtype)
 
+    def tolist(self) -> Any:
+        """Return the dense values as nested lists."""
+        return self.dequantize().tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """Return a dense copy as an array that refuses to be written: a write would not reach this weight."""
+        return read_only_array(self.dequantize(), force=force)
+
     def __repr__(self, *, tensor_contents: object = None) -> str:
         del tensor_contents
         size = f"shape={tuple(self.shape)}, dtype={self.dtype}, device={self.device}"
@@ -116,8 +125,8 @@ class QuantizedTensor(torch.Tensor):
         for name, part in parts.items():
             setattr(self, _PREFIX + name, part)
 
-    def rewrite(self, dense: torch.Tensor, op: str) -> None:
-        """Pack a dense weight into the memory of this one; nothing is changed when it cannot be packed.
+    def repacked(self, dense: torch.Tensor, op: str) -> Parts:
+        """Return the parts that a dense weight in place of this one would have.
 
         Args:
             dense: Of the same shape.
@@ -132,10 +141,16 @@ class QuantizedTensor(torch.Tensor):
                 f"{op} would change the shape of a packed weight from {tuple(self.shape)} to {tuple(dense.shape)}."
             )
             raise PackedWriteError(message, scheme=self.scheme.name, op=op, remedy="Dequantize it first.")
-        self.scheme.check(dense)
-        new = self.scheme.pack(dense)
+        return self.scheme.checked_parts(dense)
+
+    def fill(self, parts: Parts) -> None:
+        """Copy parts into the memory of this weight, so that everything that shares it sees them.
+
+        Args:
+            parts: Of a weight of the same scheme and shape.
+        """
         for name, part in self.parts.items():
-            part.copy_(new[name])
+            part.copy_(parts[name])
 
     def with_parts(self, parts: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> QuantizedTensor:
         """Return a weight of the same scheme and shape with other parts.
@@ -170,8 +185,13 @@ class QuantizedTensor(torch.Tensor):
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         # Plain values only, so that `torch.load(weights_only=True)` needs to trust one function.
+        # Codes travel as bytes, since torch cannot unpickle float8 tensors outside `torch.load`.
+        parts = {
+            name: part.view(torch.uint8) if part.dtype.itemsize == 1 else part for name, part in self.parts.items()
+        }
+        dtypes = {name: part.dtype for name, part in self.parts.items()}
         is_parameter = isinstance(self, torch.nn.Parameter)
-        return rebuild, (dict(self.parts), self.scheme.to_dict(), tuple(self.shape), self.dtype, is_parameter)
+        return rebuild, (parts, dtypes, self.scheme.to_dict(), tuple(self.shape), self.dtype, is_parameter)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -200,20 +220,23 @@ class QuantizedTensor(torch.Tensor):
 
 def rebuild(
     parts: dict[str, torch.Tensor],
+    dtypes: dict[str, torch.dtype],
     scheme: dict[str, Any],
     shape: Sequence[int],
     dtype: torch.dtype,
-    is_parameter: bool = False,
+    is_parameter: bool,
 ) -> QuantizedTensor:
     """Return a packed weight from what was pickled of it.
 
     Args:
-        parts: The plain tensors.
+        parts: The plain tensors; those of one byte an element as uint8.
+        dtypes: The dtypes that they had.
         scheme: What `Scheme.to_dict` returned.
         shape: Of the dense weight.
         dtype: Of the dense weight.
         is_parameter: Whether it was a parameter of a module.
     """
+    parts = {name: part.view(dtypes[name]) for name, part in parts.items()}
     made = QuantizedTensor(parts, scheme_from_dict(scheme), shape, dtype)
     return _as_parameter(made) if is_parameter else made
 
@@ -228,17 +251,27 @@ def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
         bias = bias.dequantize()
     if not isinstance(weight, QuantizedTensor):
         return functional.linear(input, weight, bias)
-    if weight.ndim != 2 or input.shape[-1] != weight.shape[1]:  # noqa: PLR2004
+    if weight.ndim != 2:  # noqa: PLR2004 - no matrix: torch decides what it means
+        return functional.linear(input, weight.dequantize(), bias)
+    if not input.is_floating_point():
+        message = f"A packed {weight.scheme.name} weight multiplies floating-point inputs, not {input.dtype}."
+        raise QuantizationError(message, scheme=weight.scheme.name, dtype=input.dtype, remedy="Convert the input.")
+    if not input.ndim or input.shape[-1] != weight.shape[1]:
         rows_columns = tuple(weight.shape)
         remedy = f"A weight of shape {rows_columns} multiplies inputs of {rows_columns[-1]} columns."
         raise ShapeMismatchError(
             expected=(*input.shape[:-1], rows_columns[-1]), actual=tuple(input.shape), argument="input", remedy=remedy
         )
-    kind = input.device.type
-    if torch.is_autocast_enabled(kind):  # the function never reaches autocast's own key
-        input = input.to(torch.get_autocast_dtype(kind))  # noqa: A001
+    if _is_autocast(input):  # the function never reaches autocast's own key
+        input = input.to(torch.get_autocast_dtype(input.device.type))  # noqa: A001
         bias = None if bias is None else bias.to(input.dtype)
     return weight.scheme.linear(input, weight.parts, weight.shape, bias)
+
+
+def _is_autocast(x: torch.Tensor) -> bool:
+    kind = x.device.type
+    available = torch.amp.is_autocast_available(kind)  # asking whether it is on raises where it is not, as on meta
+    return available and torch.is_autocast_enabled(kind) and x.dtype is not torch.float64
 
 
 def _set_data(weight: QuantizedTensor, value: torch.Tensor) -> None:
@@ -257,7 +290,7 @@ def _as_parameter(weight: QuantizedTensor) -> Any:
 
 def _frozen(weight: QuantizedTensor) -> QuantizationError:
     return QuantizationError(
-        f"A packed {weight.scheme.name} weight is frozen and cannot require a gradient.",
+        f"A packed {weight.scheme.name} weight is frozen and cannot require a gradient, nor take the place of one that does. "
+        "Train an adapter on it, dequantize it first, or freeze the layer: layer.requires_grad_(False).",
         scheme=weight.scheme.name,
-        remedy="Train an adapter on it, dequantize the layer first, or pass requires_grad=False to nn.Parameter.",
     )

@@ -6,6 +6,7 @@ that says what to write to. What is computed from a view is a plain tensor again
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Self
 
 import torch
@@ -48,6 +49,20 @@ would be lost. Write to the whole weight instead, for example `weight.copy_(dens
         del tensor_contents
         return repr(self.dense)
 
+    def tolist(self) -> Any:
+        """Return the values as nested lists."""
+        return self.dense.tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """Return the values as an array that refuses to be written, too."""
+        return read_only_array(self.dense, force=force)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        return copy.deepcopy(self.dense, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.dense.__reduce_ex__(protocol)
+
     def __tensor_flatten__(self) -> tuple[list[str], str]:
         return ["dense"], self.scheme
 
@@ -57,6 +72,14 @@ would be lost. Write to the whole weight instead, for example `weight.copy_(dens
     ) -> ReadOnlyView:
         del outer_size, outer_stride
         return cls(inner["dense"], context)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Compared with ==, since each access to a slot makes a new wrapper.
+        if func == torch.Tensor.data.__set__ and isinstance(args[0], cls):  # pyright: ignore[reportAttributeAccessIssue]
+            raise _refusal(args[0], "data")
+        with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - torch's way
+            return func(*args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,6 +97,18 @@ would be lost. Write to the whole weight instead, for example `weight.copy_(dens
         if view is None or not aliases:
             return result
         return tree_map_only(torch.Tensor, lambda out: ReadOnlyView(out, view.scheme), result)
+
+
+def read_only_array(dense: torch.Tensor, *, force: bool) -> Any:
+    """Return an array over the memory of a dense copy, marked read-only.
+
+    Args:
+        dense: A plain tensor.
+        force: As for `torch.Tensor.numpy`.
+    """
+    array = dense.numpy(force=force)
+    array.flags.writeable = False
+    return array
 
 
 def _refusal(view: ReadOnlyView, op: str) -> PackedWriteError:
