@@ -144,6 +144,19 @@ def expected_parts(scheme: Scheme, shape: tuple[int, ...], dtype: torch.dtype) -
     return dict(scheme.pack(torch.empty(shape, dtype=dtype, device="meta")))
 
 
+def part_names(name: str, description: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the parts that a described weight has.
+
+    Args:
+        name: Of the weight, for messages.
+        description: As `describe_weight` returns it.
+
+    Raises:
+        WeightFormatError: The description is damaged.
+    """
+    return tuple(expected_parts(*_read(name, description)))
+
+
 def packed_weights(metadata: Mapping[str, str] | None) -> dict[str, dict[str, Any]]:
     """Return the description of each packed weight by name; nothing when the metadata have none of ours.
 
@@ -181,7 +194,7 @@ def _part_names(state: Mapping[str, torch.Tensor], name: str) -> list[str]:
 
 def _take_parts(tensors: dict[str, torch.Tensor], name: str, description: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Move the parts of a weight out of `tensors`; those that are not there are left to `weight_from_parts`."""
-    names = expected_parts(*_read(name, description))
+    names = part_names(name, description)
     return {part: tensors.pop(f"{name}.{part}") for part in names if f"{name}.{part}" in tensors}
 
 

@@ -4,7 +4,8 @@
       "quant_method": "bedstone",
       "format_version": 1,
       "scheme": {"scheme": "nf4", "block_size": 64, "double_quant": false},
-      "skip": null
+      "skip": null,
+      "modules_to_save": []
     }
 
 transformers finds the class under the name `bedstone` in its registry, where importing this module puts it. It cannot find a
@@ -39,10 +40,12 @@ class BedstoneConfig(QuantizationConfigMixin):
         skip: The linear layers to leave dense, named as for `bedstone.quantize`; an empty list packs all that can be packed.
             `None` leaves dense what transformers leaves dense: the output embedding, the last layer, and what the model asks to
             keep in float32. A layer that shares its weight with an embedding stays dense in any case.
+        modules_to_save: Layers that an adapter will train whole, as in peft's `LoraConfig`: they stay dense too, since a packed
+            weight takes no gradient. Names of layers that are not linear do no harm.
 
     Raises:
         UnknownNameError: No scheme has this name.
-        InvalidConfigError: `skip` is not a list of names, or the scheme's options are not allowed.
+        InvalidConfigError: `skip` or `modules_to_save` is not a list of names, or the scheme's options are not allowed.
 
     >>> from bedstone.quant import NF4
     >>> config = BedstoneConfig(NF4(double_quant=True), skip=["lm_head"])
@@ -58,14 +61,24 @@ up to version 1. Install a newer bedstone.
 
     scheme: Scheme
     skip: list[str] | None
+    modules_to_save: list[str]
 
-    def __init__(self, scheme: str | Scheme | Mapping[str, Any] = "nf4", *, skip: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        scheme: str | Scheme | Mapping[str, Any] = "nf4",
+        *,
+        skip: Sequence[str] | None = None,
+        modules_to_save: Sequence[str] = (),
+    ) -> None:
         self.quant_method = METHOD  # pyright: ignore[reportAttributeAccessIssue] - the base class lists transformers' own
         self.scheme = scheme_from_dict(scheme) if isinstance(scheme, Mapping) else get_scheme(scheme)
-        if isinstance(skip, str) or not all(isinstance(name, str) for name in skip or ()):
-            message = f"`skip` (={skip!r}) must be a list of layer names."
-            raise InvalidConfigError(message, argument="skip", value=skip, remedy='Write `skip=["lm_head"]`.')
+        for argument, names in {"skip": skip, "modules_to_save": modules_to_save}.items():
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names or ()):
+                message = f"`{argument}` (={names!r}) must be a list of layer names."
+                remedy = f'Write `{argument}=["lm_head"]`.'
+                raise InvalidConfigError(message, argument=argument, value=names, remedy=remedy)
         self.skip = None if skip is None else list(skip)
+        self.modules_to_save = list(modules_to_save)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what stands in `config.json`."""
@@ -74,6 +87,7 @@ up to version 1. Install a newer bedstone.
             "format_version": VERSION,
             "scheme": self.scheme.to_dict(),
             "skip": None if self.skip is None else list(self.skip),
+            "modules_to_save": list(self.modules_to_save),
         }
 
     @classmethod
@@ -93,10 +107,12 @@ up to version 1. Install a newer bedstone.
         version = config_dict.get("format_version", VERSION)
         if not isinstance(version, int) or version > VERSION:
             raise FormatVersionError(version=version, newest=VERSION)
-        if unknown := sorted(set(config_dict) - {"quant_method", "format_version", "scheme", "skip"}):
+        known = {"quant_method", "format_version", "scheme", "skip", "modules_to_save"}
+        if unknown := sorted(set(config_dict) - known):
             message = f"The quantization_config of a bedstone model has no key {unknown[0]!r}."
             raise InvalidConfigError(message, argument=unknown[0], value=config_dict[unknown[0]])
-        config = cls(config_dict.get("scheme", "nf4"), skip=config_dict.get("skip"))
+        trained = config_dict.get("modules_to_save", ())
+        config = cls(config_dict.get("scheme", "nf4"), skip=config_dict.get("skip"), modules_to_save=trained)
         return (config, kwargs) if return_unused_kwargs else config
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.core_model_loading import rename_source_key
 
 from bedstone.quant.formats.errors import WeightFormatError
-from bedstone.quant.formats.flat import FORMAT, METADATA_KEY, packed_weights, weight_from_parts
+from bedstone.quant.formats.flat import FORMAT, METADATA_KEY, packed_weights, part_names, weight_from_parts
 from bedstone.quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
@@ -32,11 +32,9 @@ class PackedFiles:
 
     Attributes:
         weights: What describes each weight, by name.
-        parts: The names of all tensors that are a part of one.
     """
 
     weights: Mapping[str, Mapping[str, Any]]
-    parts: Sequence[str]
 
     @classmethod
     def read(cls, paths: Sequence[str]) -> PackedFiles:
@@ -50,18 +48,16 @@ class PackedFiles:
             FormatVersionError: A newer bedstone wrote them.
         """
         weights: dict[str, dict[str, Any]] = {}
-        keys: list[str] = []
         described = False
         for path in paths:
-            metadata, names = _header(path)
+            metadata = _metadata(path)
             described |= METADATA_KEY in metadata
             weights |= packed_weights(metadata)
-            keys += names
         if not described:
             where = ", ".join(paths) or "a state dict"
             message = f"config.json says that the weights are packed by bedstone, but {where} does not describe them."
             raise WeightFormatError(message, format=FORMAT, remedy=_REWRITTEN)
-        return cls(weights, [key for key in keys if key.rpartition(".")[0] in weights])
+        return cls(weights)
 
     def renamed(self, model: Any, renamings: Sequence[WeightRenaming]) -> PackedFiles:
         """Return the same with the names that the weights have in a model.
@@ -77,14 +73,18 @@ class PackedFiles:
             else rename_source_key(name, list(renamings), [], model.base_model_prefix, own)[0]: described
             for name, described in self.weights.items()
         }
-        return PackedFiles(weights, self.parts)
+        return PackedFiles(weights)
 
     def patterns(self) -> dict[str, list[str]]:
-        """Return the ends of the names that belong together: `{"weight": ["weight.absmax", "weight.packed"]}`."""
+        """Return the ends of the names that belong together: `{"weight": ["weight.absmax", "weight.packed"]}`.
+
+        Raises:
+            WeightFormatError: A description is damaged.
+        """
         ends: dict[str, set[str]] = {}
-        for key in self.parts:
-            *_, weight, part = key.split(".")
-            ends.setdefault(weight, set()).add(f"{weight}.{part}")
+        for name, description in self.weights.items():
+            last = name.rpartition(".")[2]
+            ends.setdefault(last, set()).update(f"{last}.{part}" for part in part_names(name, description))
         return {weight: sorted(parts) for weight, parts in ends.items()}
 
     def weight(self, name: str, parts: Parts) -> QuantizedTensor:
@@ -116,11 +116,11 @@ _REWRITTEN = (
 )
 
 
-def _header(path: str) -> tuple[dict[str, str], list[str]]:
-    """Return metadata and names of one file; reads its first bytes only."""
+def _metadata(path: str) -> dict[str, str]:
+    """Return the metadata of one file; reads its first bytes only."""
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, list(file.keys())
+            return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         message = f"{path} cannot be read: {error}."
         raise WeightFormatError(message, format=FORMAT, remedy=_DAMAGED, path=path) from error

@@ -19,6 +19,7 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
+from bedstone.core.dtype import parse_dtype
 from bedstone.core.errors import CoreError, UnsupportedError
 from bedstone.core.events import emit
 from bedstone.quant.errors import QuantizationError
@@ -55,7 +56,7 @@ class BedstoneQuantizer(HfQuantizer):
         self.failure: CoreError | None = None
         self._pending: set[str] = set()  # the weights that are still to be packed, by name
         self._left_dense: dict[str, str] = {}
-        self._files = PackedFiles({}, ())
+        self._files = PackedFiles({})
 
     # --- what transformers asks ----------------------------------------------------------------------
 
@@ -119,6 +120,9 @@ class BedstoneQuantizer(HfQuantizer):
         tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
         names = [name for name, _ in _linear_layers(model)]
         reasons = {name: "its weight is shared with an embedding" for name in names if f"{name}.weight" in tied}
+        for name in names:
+            if any(names_layer(trained, name) for trained in self.quantization_config.modules_to_save):
+                reasons.setdefault(name, "it is trained whole")
         if self.quantization_config.skip is not None:
             return self.quantization_config.skip, reasons
         usual = self.get_modules_to_not_convert(model, None, list(model._keep_in_fp32_modules or ()))  # noqa: SLF001 - as its own quantizers do
@@ -177,9 +181,9 @@ class BedstoneQuantizer(HfQuantizer):
         if self.failure is not None:
             raise self.failure
         self._files.check_all_joined(model)
-        absent = {name.removesuffix(".weight"): "the checkpoint has no weight for it" for name in self._pending}
         self._pending.clear()
-        emit(_told(model, {**self._left_dense, **absent}))
+        otherwise = "it is dense in the files" if self.pre_quantized else "the checkpoint has no weight of its shape"
+        emit(_told(model, self.quantization_config.scheme.name, self._left_dense, otherwise))
         return model
 
     def get_state_dict_and_metadata(  # pyright: ignore[reportIncompatibleMethodOverride] - the base has no types
@@ -188,8 +192,10 @@ class BedstoneQuantizer(HfQuantizer):
         """Return the state of a model as plain tensors, and the metadata that describe the packed ones."""
         return flatten_state_dict(model.state_dict())
 
-    def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
-        dequantize(model, dtype=dtype)
+    def _dequantize(self, model: Any, dtype: Any = None) -> Any:
+        dequantize(
+            model, dtype=None if dtype is None else parse_dtype(dtype)
+        )  # transformers hands its name after a save
         return model
 
 
@@ -200,13 +206,15 @@ def _linear_layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linea
     return ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
 
 
-def _told(model: torch.nn.Module, reasons: dict[str, str]) -> ModelQuantized:
+def _told(model: torch.nn.Module, scheme: str, reasons: dict[str, str], otherwise: str) -> ModelQuantized:
     layers = dict(_linear_layers(model))
     packed = {name: layer.weight for name, layer in layers.items() if isinstance(layer.weight, QuantizedTensor)}
+    schemes = {weight.scheme for weight in packed.values()}
     return ModelQuantized(
-        scheme=", ".join(sorted({weight.scheme.name for weight in packed.values()})),
+        scheme=", ".join(sorted({one.name for one in schemes})) or scheme,
+        options=next(iter(schemes)).to_dict() if len(schemes) == 1 else {},
         layers=len(packed),
         dense_bytes=sum(weight.nbytes for weight in packed.values()),
         packed_bytes=sum(weight.packed_bytes for weight in packed.values()),
-        left_dense={name: reasons.get(name, "it is dense in the files") for name in layers if name not in packed},
+        left_dense={name: reasons.get(name, otherwise) for name in layers if name not in packed},
     )
