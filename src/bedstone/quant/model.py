@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from bedstone.core.errors import CoreError, InvalidConfigError, UnknownNameError
+from bedstone.core.events import Progress, emit
 from bedstone.quant.scheme import Scheme, get_scheme
 from bedstone.quant.tensor import QuantizedTensor
 
@@ -192,6 +193,10 @@ def _owners(model: nn.Module) -> dict[int, str]:
 def _reason_to_skip(name: str, layer: nn.Linear, skip: Sequence[str], others: dict[int, str]) -> str:
     if any(names_layer(pattern, name) for pattern in skip):
         return "skipped by name"
+    if "weight" not in dict(layer.named_parameters(recurse=False)):
+        return "its weight is computed by a parametrization"
+    if nn.parameter.is_lazy(layer.weight):
+        return "it has no weight before its first batch"
     if isinstance(layer.weight, QuantizedTensor):
         return f"packed already, as {layer.weight.scheme.name}"
     if id(layer.weight) in others:
@@ -217,7 +222,8 @@ def _check_skip(skip: Sequence[str], linear: dict[str, nn.Linear]) -> None:
 
 def _pack_all(layers: dict[str, nn.Linear], scheme: Scheme, measure: bool) -> Iterator[PackedLayer]:
     made: dict[int, nn.Parameter] = {}
-    for name, layer in layers.items():
+    for done, (name, layer) in enumerate(layers.items()):
+        emit(Progress(phase="Packing the weights", done=done, total=len(layers), unit="layers"))
         dense = layer.weight
         if id(dense) in made:  # two layers that share one weight go on sharing it
             layer.weight = made[id(dense)]
@@ -226,6 +232,8 @@ def _pack_all(layers: dict[str, nn.Linear], scheme: Scheme, measure: bool) -> It
         error = relative_error(packed.dequantize(torch.float32), dense) if measure else None
         layer.weight = made[id(dense)] = nn.Parameter(packed, requires_grad=False)
         yield PackedLayer(name, tuple(dense.shape), dense.nbytes, packed.packed_bytes, error)
+    if layers:
+        emit(Progress(phase="Packing the weights", done=len(layers), total=len(layers), unit="layers"))
 
 
 def relative_error(approximate: torch.Tensor, exact: torch.Tensor) -> float:

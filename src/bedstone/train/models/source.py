@@ -38,11 +38,13 @@ class ModelSource:
         asked: What the configuration said.
         location: A folder, or a hub id.
         local: Whether `location` is a folder.
+        argument: What messages call the place where `asked` was said.
     """
 
     asked: str
     location: str
     local: bool
+    argument: str = "base_model"
 
 
 def cache_folder() -> Path:
@@ -52,11 +54,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bedstone"
 
 
-def locate(base_model: str) -> ModelSource:
+def locate(base_model: str, *, argument: str = "base_model") -> ModelSource:
     """Return where `base_model` can be loaded from, converting a GGUF file on its first use.
 
     Args:
         base_model: A folder with a `config.json`, a hub id (`org/name`), a `.gguf` file, or a `.whl` file that holds one.
+        argument: What messages call it.
 
     Raises:
         ModelLoadError: There is no such file or folder, it holds no model, or the GGUF file cannot be read.
@@ -67,17 +70,17 @@ def locate(base_model: str) -> ModelSource:
     """
     path = Path(base_model).expanduser()
     if path.is_dir():
-        return ModelSource(base_model, str(_checked_folder(path)), local=True)
+        return ModelSource(base_model, str(_checked_folder(path)), local=True, argument=argument)
     if path.suffix in {".gguf", ".whl"}:
         if not path.is_file():
-            raise _no_such_file(base_model, path)
-        return ModelSource(base_model, str(_converted(path)), local=True)
+            raise _no_such_file(base_model, path, argument)
+        return ModelSource(base_model, str(_converted(path)), local=True, argument=argument)
     if path.is_file():
-        message = f"`base_model` (={base_model!r}) is a file, but neither .gguf nor .whl."
+        message = f"`{argument}` (={base_model!r}) is a file, but neither .gguf nor .whl."
         raise ModelLoadError(message, base_model=base_model, remedy=_KINDS)
     if _HUB_ID.fullmatch(base_model) and not base_model.startswith("."):
-        return ModelSource(base_model, base_model, local=False)
-    raise _no_such_file(base_model, path)
+        return ModelSource(base_model, base_model, local=False, argument=argument)
+    raise _no_such_file(base_model, path, argument)
 
 
 def _checked_folder(path: Path) -> Path:
@@ -90,11 +93,11 @@ def _checked_folder(path: Path) -> Path:
     return path
 
 
-def _no_such_file(base_model: str, path: Path) -> ModelLoadError:
+def _no_such_file(base_model: str, path: Path, argument: str) -> ModelLoadError:
     near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
     guess = f"Did you mean {path.parent / near}? " if near else ""
     return ModelLoadError(
-        f"`base_model` (={base_model!r}): there is no such file or folder.",
+        f"`{argument}` (={base_model!r}): there is no such file or folder.",
         base_model=base_model,
         remedy=f"{guess}{_KINDS}",
     )
