@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bedstone.adapters.rank import check_rank
 from bedstone.core.errors import InvalidConfigError, StorageError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def prepare_adapter(model: PreTrainedModel, config: TrainConfig, seed: int) -> t
 
     Raises:
         UnknownNameError: A target or a module to save is not in the model; lists those that are.
-        InvalidConfigError: The rank is larger than the smaller side of a target layer, or peft refuses the model.
+        RankTooLargeError: The rank is larger than the smaller side of a target layer.
+        InvalidConfigError: peft refuses the model.
     """
     if config.adapter is None:
         return model.requires_grad_(True)
@@ -112,9 +114,10 @@ def _check_targets(model: PreTrainedModel, config: TrainConfig) -> None:
         if not matched:
             known = {name.rpartition(".")[2] for name in linear}
             raise UnknownNameError("linear layer of the model", target, known, remedy="Change `lora_target_modules`.")
-        _check_rank(config.lora_r, matched)
+        check_rank(config.lora_r, matched, argument="lora_r")
     if not config.lora_target_modules:
-        _check_rank(config.lora_r, {name: m for name, m in linear.items() if m is not head})
+        adapted = {name: m for name, m in linear.items() if m is not head}
+        check_rank(config.lora_r, adapted, argument="lora_r")
 
 
 def _check_modules_to_save(model: PreTrainedModel, config: TrainConfig) -> None:
@@ -134,17 +137,3 @@ def _linear_layers(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
 
 def _ends_with(name: str, wanted: str) -> bool:
     return name == wanted or name.endswith(f".{wanted}")
-
-
-def _check_rank(rank: int, layers: dict[str, torch.nn.Module]) -> None:
-    for name, layer in layers.items():
-        weight: Any = layer.weight
-        rows, columns = weight.shape
-        largest = min(rows, columns)
-        if rank > largest:
-            raise InvalidConfigError(
-                f"`lora_r` (={rank}) must not exceed the smaller side of {name}, min({rows}, {columns}) = {largest}.",
-                argument="lora_r",
-                value=rank,
-                remedy=f"Set `lora_r` to at most {largest}, or target other layers.",
-            )
