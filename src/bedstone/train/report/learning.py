@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bedstone.train.report.curves import MOST_POINTS, loss_plot, memory_plot, rate_plot, smoothing_span, speed_plot
+from bedstone.train.report.figure import figure
 from bedstone.train.report.markup import Html, element, foreign, join
 from bedstone.train.report.scale import drawable
-from bedstone.train.report.svg import Plot, draw
 from bedstone.train.report.table import Number, folded, table
 from bedstone.train.report.wording import say_bytes, say_count, say_loss, say_number, say_plural, say_seconds
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bedstone.train.report.read import Record
     from bedstone.train.report.story import Story
 
-_WIDE, _NARROW = 856, 328  # the width of the page's text on a desk, and on the smallest phones
 _LISTED = 10
 
 
@@ -28,7 +27,7 @@ def loss_section(story: Story) -> Html:
         return _section(
             "Loss", element("p", "There is no loss to draw yet: no step and no evaluation has been logged.")
         )
-    return _section("Loss", _figure(plots, _loss_caption(story)), _unreal(story), _numbers(story))
+    return _section("Loss", figure(plots, _loss_caption(story)), _unreal(story), _numbers(story))
 
 
 def speed_section(story: Story) -> Html:
@@ -36,7 +35,7 @@ def speed_section(story: Story) -> Html:
     speed, memory = speed_plot(story), memory_plot(story)
     caption = "Both axes start at 0; pauses between two stretches of the run are left out."
     figures = [
-        _figure([plot], caption) if plot else element("p", f"The events hold no {name} yet.", class_="note")
+        figure([plot], caption) if plot else element("p", f"The events hold no {name} yet.", class_="note")
         for plot, name in ((speed, "speed (tokens per second)"), (memory, "memory figures"))
     ]
     return _section("Speed and memory", *figures)
@@ -55,15 +54,6 @@ def answers_section(story: Story) -> Html:
 
 def _section(title: str, *content: object) -> Html:
     return element("section", element("h2", title), *content)
-
-
-def _figure(plots: Sequence[Plot], caption: str) -> Html:
-    drawings = [
-        draw(plot, width=width, class_=name) for plot in plots for width, name in ((_WIDE, "wide"), (_NARROW, "narrow"))
-    ]
-    # The readout repeats the hover texts for the eye; the same numbers stand in tables and in the drawings' labels.
-    readout = element("p", class_="readout", aria_hidden="true")
-    return element("figure", *drawings, readout, element("figcaption", caption))
 
 
 def _loss_caption(story: Story) -> str:
