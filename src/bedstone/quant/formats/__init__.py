@@ -9,6 +9,8 @@ Importing this imports none of those packages.
 {'w.packed': (256,), 'w.absmax': (8,)}
 """
 
+from bedstone.quant.formats.bitsandbytes import from_bitsandbytes as from_bitsandbytes
+from bedstone.quant.formats.bitsandbytes import to_bitsandbytes as to_bitsandbytes
 from bedstone.quant.formats.errors import FormatVersionError as FormatVersionError
 from bedstone.quant.formats.errors import WeightFormatError as WeightFormatError
 from bedstone.quant.formats.flat import flatten_state_dict as flatten_state_dict
@@ -22,7 +24,9 @@ __all__ = [
     "WeightFormatError",
     "assign_state",
     "flatten_state_dict",
+    "from_bitsandbytes",
     "load_quantized",
     "save_quantized",
+    "to_bitsandbytes",
     "unflatten_state_dict",
 ]
