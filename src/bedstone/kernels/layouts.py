@@ -52,6 +52,7 @@ TRITS_PER_CHUNK = 128
 
 
 @functools.cache
+@torch.inference_mode(mode=False)  # kept for later calls, which may train
 def code_table(name: str, device: torch.device) -> torch.Tensor:
     """Return the values of the 16 codes of a 4-bit table.
 
@@ -69,6 +70,7 @@ def code_table(name: str, device: torch.device) -> torch.Tensor:
 
 
 @functools.cache
+@torch.inference_mode(mode=False)  # kept for later calls, which may train
 def pair_table(name: str, device: torch.device) -> torch.Tensor:
     """Return both values of each of the 256 bytes of the high-first nibble layout, two float32 seen as one float64.
 

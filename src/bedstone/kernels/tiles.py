@@ -44,7 +44,8 @@ def scratch(elements: int, dtype: torch.dtype, device: torch.device, purpose: st
     buffers: dict[tuple[str, torch.dtype], torch.Tensor] = _kept.__dict__.setdefault("buffers", {})
     buffer = buffers.get((purpose, dtype))
     if buffer is None or buffer.numel() < elements:
-        buffer = buffers[purpose, dtype] = torch.empty(elements, dtype=dtype)
+        with torch.inference_mode(mode=False):  # kept for later calls, which may train
+            buffer = buffers[purpose, dtype] = torch.empty(elements, dtype=dtype)
     return buffer[:elements]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from bedstone.core.events import Event
 from bedstone.core.memory import format_bytes
@@ -15,17 +15,21 @@ class ModelQuantized(Event):
 
     Attributes:
         scheme: The name of the scheme, or the names where a file holds several.
+        options: The scheme with its options as `Scheme.to_dict` gives it; empty where a file holds several.
         layers: How many linear layers are packed.
         dense_bytes: What their weights would take dense.
         packed_bytes: What they take, scales included.
         left_dense: The linear layers that are not packed, each with its reason.
 
-    >>> ModelQuantized(scheme="nf4", layers=2, dense_bytes=8192, packed_bytes=1152, left_dense={"lm_head": "skipped"}).message()
-    'Packed 2 linear layers as nf4: 1.1 KiB instead of 8.0 KiB. Dense stay lm_head (skipped).'
+    >>> print(ModelQuantized(
+    ...     scheme="nf4", options={}, layers=2, dense_bytes=8192, packed_bytes=1152, left_dense={"lm_head": "skipped"}
+    ... ).message())
+    Packed 2 linear layers as nf4: 1.1 KiB instead of 8.0 KiB. Dense stay lm_head (skipped).
     """
 
     name: ClassVar[str] = "model_quantized"
     scheme: str
+    options: dict[str, Any]
     layers: int
     dense_bytes: int
     packed_bytes: int

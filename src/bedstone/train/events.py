@@ -25,26 +25,6 @@ class ModelConverted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BaseModelPacked(Event):
-    """The linear layers of the base model were packed while it was loaded; `scheme` with its options, bytes of their weights."""
-
-    name: ClassVar[str] = "base_model_packed"
-    scheme: str
-    layers: int
-    dense_bytes: int
-    packed_bytes: int
-    left_dense: tuple[str, ...]
-
-    def message(self) -> str:
-        """Return the event as one sentence for people."""
-        left = f"; dense: {', '.join(self.left_dense)}" if self.left_dense else ""
-        return (
-            f"Packed {self.layers} linear layers as {self.scheme}: {format_bytes(self.dense_bytes)} became "
-            f"{format_bytes(self.packed_bytes)}{left}"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DataPrepared(Event):
     """A split was read and turned into tokens; `trained_tokens` count in the loss."""
 

@@ -6,28 +6,29 @@ import pytest
 
 from bedstone.core.errors import InvalidConfigError
 from bedstone.quant import FP4, FP8, NF4, Int8
-from bedstone.train.config import base_quantization, dump_effective, load_config, parse_config
+from bedstone.train.config import BaseQuantization, base_quantization, dump_effective, load_config, parse_config
 
 BASE = {"base_model": "models/tiny", "datasets": [{"type": "stdlib_docstrings"}], "adapter": "qlora"}
 
 
 @pytest.mark.parametrize(
-    ("keys", "scheme", "skip"),
+    ("keys", "expected"),
     [
-        ({"load_in_4bit": True}, NF4(), ()),
-        ({"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, FP4(), ()),
-        ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, NF4(double_quant=True), ()),
-        ({"load_in_8bit": True}, Int8(), ()),
-        ({"quantization": {"scheme": "nf4", "block_size": 128}}, NF4(block_size=128), ()),
-        ({"quantization": {"scheme": "fp8", "format": "e5m2", "skip": ["lm_head"]}}, FP8(format="e5m2"), ("lm_head",)),
-        ({"load_in_8bit": True, "lora_modules_to_save": ["lm_head"]}, Int8(), ("lm_head",)),
+        ({"load_in_4bit": True}, BaseQuantization(NF4())),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, BaseQuantization(FP4())),
+        ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, BaseQuantization(NF4(double_quant=True))),
+        ({"load_in_8bit": True}, BaseQuantization(Int8())),
+        ({"quantization": {"scheme": "nf4", "block_size": 128}}, BaseQuantization(NF4(block_size=128))),
+        ({"quantization": {"scheme": "fp8", "skip": ["lm_head"]}}, BaseQuantization(FP8(), skip=("lm_head",))),
+        (
+            {"load_in_8bit": True, "lora_modules_to_save": ["embed_tokens"]},
+            BaseQuantization(Int8(), trained=("embed_tokens",)),
+        ),
     ],
 )
-def test_each_spelling_comes_to_a_scheme(keys, scheme, skip):
+def test_each_spelling_comes_to_a_scheme(keys, expected):
     """What is trained whole stays dense."""
-    found = base_quantization(parse_config(BASE | keys))
-    assert found is not None
-    assert (found.scheme, found.skip) == (scheme, skip)
+    assert base_quantization(parse_config(BASE | keys)) == expected
 
 
 def test_without_a_key_the_model_stays_dense():

@@ -112,17 +112,12 @@ def test_tells_each_part_of_the_story(tmp_path, fact):
 
 def test_tells_that_the_base_model_was_packed_and_loads_it_so(tmp_path):
     """The adapter was trained on the packed weights: the lines that load it pack the base in the same way."""
-    packed = example.event(
-        "base_model_packed",
-        1,
-        scheme="NF4(block_size=64, double_quant=True)",
-        layers=210,
-        dense_bytes=2**20,
-        packed_bytes=2**17,
-    )
+    options = {"scheme": "nf4", "block_size": 64}
+    sizes = {"dense_bytes": 2**20, "packed_bytes": 2**17}
+    packed = example.event("model_quantized", 1, scheme="nf4", options=options, layers=210, left_dense={}, **sizes)
     shown = report(tmp_path, [packed, *example.whole_run()]).text
-    assert "Base model packed NF4(block_size=64, double_quant=True): 1 MiB → 128 KiB" in shown
-    assert "packed = quant.BedstoneConfig(quant.NF4(block_size=64, double_quant=True))" in shown
+    assert "Base model packed nf4: 1 MiB → 128 KiB" in shown
+    assert "packed = quant.BedstoneConfig({'scheme': 'nf4', 'block_size': 64})" in shown
     assert "Base model packed" not in report(tmp_path / "dense", example.whole_run()).text
 
 

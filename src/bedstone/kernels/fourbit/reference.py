@@ -124,6 +124,7 @@ def input_grad(
 
 
 @functools.cache
+@torch.inference_mode(mode=False)  # kept for later calls, which may train
 def dynamic_table(device: torch.device) -> torch.Tensor:
     """Return the 256 values of the signed dynamic 8-bit type: a decimal exponent, then a linear fraction; ascending.
 
@@ -166,6 +167,7 @@ def _code_of_zero(code: str) -> int:
 
 
 @functools.cache
+@torch.inference_mode(mode=False)  # kept for later calls, which may train
 def _rank_to_code(code: str, device: torch.device) -> torch.Tensor:
     return layouts.code_table(code, device).sort().indices.to(torch.uint8)
 

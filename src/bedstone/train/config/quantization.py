@@ -28,11 +28,13 @@ class BaseQuantization:
 
     Attributes:
         scheme: How they are packed.
-        skip: Names of layers that stay dense, besides those that share an embedding's weight.
+        skip: Names of layers that stay dense; `None` leaves dense what transformers does, the output head above all.
+        trained: Names of layers that are trained whole, which stay dense too, since a packed weight takes no gradient.
     """
 
     scheme: Scheme
-    skip: tuple[str, ...] = ()
+    skip: tuple[str, ...] | None = None
+    trained: tuple[str, ...] = ()
 
 
 def base_quantization(config: TrainConfig) -> BaseQuantization | None:
@@ -50,18 +52,17 @@ def base_quantization(config: TrainConfig) -> BaseQuantization | None:
     """
     from bedstone.quant import FP4, NF4, Int8, scheme_from_dict
 
-    # What is trained whole must stay dense, since a packed weight takes no gradient.
     trained = tuple(config.lora_modules_to_save)
     if config.load_in_4bit:
         kind = {"nf4": NF4, "fp4": FP4}[config.bnb_4bit_quant_type]
-        return BaseQuantization(kind(double_quant=config.bnb_4bit_use_double_quant), trained)
+        return BaseQuantization(kind(double_quant=config.bnb_4bit_use_double_quant), trained=trained)
     if config.load_in_8bit:
-        return BaseQuantization(Int8(), trained)
+        return BaseQuantization(Int8(), trained=trained)
     if config.quantization is None:
         return None
     options = dict(config.quantization)
-    skip = tuple(options.pop("skip", ()))
-    return BaseQuantization(scheme_from_dict(options), (*skip, *trained))
+    skip = options.pop("skip", None)
+    return BaseQuantization(scheme_from_dict(options), None if skip is None else tuple(skip), trained)
 
 
 def quantization_problems(config: TrainConfig) -> Iterator[Problem]:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bedstone.core.errors import CoreError
-from bedstone.core.events import emit
 from bedstone.core.torch_errors import translate_torch_errors
-from bedstone.quant import QuantizedTensor
 from bedstone.train.errors import ModelLoadError
-from bedstone.train.events import BaseModelPacked
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from bedstone.train.config import BaseQuantization
     from bedstone.train.models.source import ModelSource
@@ -36,6 +32,20 @@ def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> P
 
     with _translated(source):
         return AutoTokenizer.from_pretrained(
+            source.location, trust_remote_code=trust_remote_code, local_files_only=source.local
+        )
+
+
+def load_settings(source: ModelSource, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """Return the model's own configuration, its `config.json`, without loading weights.
+
+    Raises:
+        ModelLoadError: It cannot be found, read or downloaded.
+    """
+    from transformers import AutoConfig
+
+    with _translated(source):
+        return AutoConfig.from_pretrained(
             source.location, trust_remote_code=trust_remote_code, local_files_only=source.local
         )
 
@@ -77,8 +87,6 @@ def load_model(
         )
         model, found = loaded
         _check_complete(source, found)
-        if quantization is not None:
-            emit(_packed(model, repr(quantization.scheme)))
         return model.to(device)
 
 
@@ -129,19 +137,7 @@ def _refuse(source: ModelSource, what: str, named: list[str]) -> None:
 def _packing(quantization: BaseQuantization) -> Any:
     from bedstone.quant import BedstoneConfig
 
-    return BedstoneConfig(quantization.scheme, skip=quantization.skip or None)
-
-
-def _packed(model: PreTrainedModel, scheme: str) -> BaseModelPacked:
-    linear = {name: m.weight for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    packed = [weight for weight in linear.values() if isinstance(weight, QuantizedTensor)]
-    return BaseModelPacked(
-        scheme=scheme,
-        layers=len(packed),
-        dense_bytes=sum(weight.nbytes for weight in packed),
-        packed_bytes=sum(weight.packed_bytes for weight in packed),
-        left_dense=tuple(name for name, weight in linear.items() if not isinstance(weight, QuantizedTensor)),
-    )
+    return BedstoneConfig(quantization.scheme, skip=quantization.skip, modules_to_save=quantization.trained)
 
 
 @contextmanager
@@ -186,7 +182,7 @@ def _load_error(source: ModelSource, error: Exception) -> ModelLoadError:
             remedy="Check that the folder is complete: config.json, tokenizer files, *.safetensors.",
         )
     return ModelLoadError(
-        f"`base_model` (={source.asked!r}) is no file or folder here and could not be had from the hub: {said}",
+        f"`{source.argument}` (={source.asked!r}) is no file or folder here and could not be had from the hub: {said}",
         base_model=source.asked,
         remedy="Check the spelling and the network (and HF_TOKEN for a gated model), or download it elsewhere and give "
         "the folder's path.",

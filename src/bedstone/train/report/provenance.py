@@ -49,7 +49,7 @@ def _usage(story: Story, start: Record, made: str) -> str:
     ]
     if story.packed:  # the adapter was trained on the packed weights, so it fits those best
         lines[0:0] = ["from bedstone import quant"]
-        packed = f"packed = quant.BedstoneConfig(quant.{story.packed.text('scheme')})"
+        packed = f"packed = quant.BedstoneConfig({story.packed.fields.get('options')!r})"
         base = "AutoModelForCausalLM.from_pretrained(base, quantization_config=packed)"
         lines[-1:] = [packed, f"model = PeftModel.from_pretrained({base}, {made!r})"]
     return "\n".join(lines)

@@ -26,7 +26,7 @@ _SETUP = frozenset(
         "config_validated",
         "device_selected",
         "model_converted",
-        "base_model_packed",
+        "model_quantized",
         "data_prepared",
         "checkpoint_damaged",
         "resume_differs",
@@ -34,7 +34,7 @@ _SETUP = frozenset(
     }
 )
 # Events of which the last one counts, and where the story keeps it.
-_LATEST = {"device_selected": "device", "base_model_packed": "packed"}
+_LATEST = {"device_selected": "device", "model_quantized": "packed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Story:
     Attributes:
         start: The last `run_started`.
         device: The last `device_selected`.
-        packed: The last `base_model_packed`; `None` when the base model stays dense.
+        packed: The last `model_quantized`; `None` when the base model stays dense.
         finished: `run_finished`, unless the run was started again after it.
         failure: The event file's last line when that is an error.
         data: `data_prepared` by split.

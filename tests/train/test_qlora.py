@@ -1,0 +1,96 @@
+"""A packed base model trains, answers, resumes and is refused as a dense one is; only its bytes and its codes differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import bedstone as bs
+from bedstone.core.events import TrainingStep, sink
+from bedstone.quant import FP8, NF4, Int8, NonFiniteWeightError, QuantizedTensor, Ternary
+from bedstone.train.errors import InterruptedRunError
+
+PROMPT = "Say amber."
+KEYS = {
+    "nf4": ({"load_in_4bit": True}, NF4()),
+    "double": ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, NF4(double_quant=True)),
+    "int8": ({"load_in_8bit": True}, Int8()),
+    "fp8": ({"quantization": {"scheme": "fp8"}}, FP8()),
+    "ternary": ({"quantization": {"scheme": "ternary", "granularity": "row"}}, Ternary(granularity="row")),
+}
+
+
+def layers(run):
+    """The base model's linear layers as `run.generate` loads them."""
+    model = run._loaded[0].get_base_model()
+    return {name: m for name, m in model.named_modules() if name.endswith(("up_proj", "q_proj.base_layer", "lm_head"))}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_packed_base_model_trains_and_answers(config, kind):
+    """The loss falls, the event tells the bytes, and `generate` packs the base again to the same answer."""
+    keys, scheme = KEYS[kind]
+    values = config(adapter="qlora", max_steps=12, sample_prompts=[PROMPT], sample_max_new_tokens=4, **keys)
+    run = bs.finetune(values)
+    assert run.summary.loss_after < run.summary.loss_before
+    told = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    (packed,) = [event for event in told if event["event"] == "model_quantized"]
+    assert packed["options"] == scheme.to_dict()
+    assert packed["packed_bytes"] < packed["dense_bytes"] / 3
+    assert packed["left_dense"] == {"lm_head": "its weight is shared with an embedding"}
+    assert run.generate(PROMPT, max_new_tokens=4) == run.summary.answers[0].after
+    weights = {name: layer.weight for name, layer in layers(run).items()}
+    assert all(isinstance(w, QuantizedTensor) and w.scheme == scheme for n, w in weights.items() if n != "lm_head")
+    assert not isinstance(weights["lm_head"], QuantizedTensor)
+    assert "Base model packed" in run.report.read_text()
+
+
+def test_what_is_trained_whole_stays_dense(config):
+    """A packed weight takes no gradient."""
+    run = bs.finetune(config(load_in_4bit=True, lora_modules_to_save=["o_proj"], lora_target_modules=["q_proj"]))
+    trained = load_file(run.weights / "adapter_model.safetensors")
+    assert any(name.endswith("o_proj.weight") for name in trained)
+    with_copies = dict(run._loaded[0].named_parameters())
+    assert not any(isinstance(p, QuantizedTensor) for name, p in with_copies.items() if "o_proj" in name)
+
+
+def test_gradient_checkpointing_gives_the_same_bits(config, tmp_path):
+    """Packed weights are unpacked again in the backward pass as they were in the forward pass."""
+    kept = bs.finetune(config(load_in_4bit=True))
+    again = bs.finetune(config(load_in_4bit=True, gradient_checkpointing=True, output_dir=str(tmp_path / "again")))
+    assert kept.summary.weights_sha256 == again.summary.weights_sha256
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(config, tmp_path):
+    """The base is packed from the same files to the same codes."""
+    whole = bs.finetune(config(load_in_4bit=True, output_dir=str(tmp_path / "whole")))
+    values = config(load_in_4bit=True)
+
+    def stop(event):
+        if isinstance(event, TrainingStep) and event.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with sink(stop), pytest.raises(InterruptedRunError):
+        bs.finetune(values)
+    assert bs.finetune(values, resume="auto").summary.weights_sha256 == whole.summary.weights_sha256
+
+
+def test_a_base_model_with_a_weight_that_is_not_finite_is_refused_by_name(config, tiny_folder, tmp_path):
+    """It would spoil the scale of its whole block; nothing is written."""
+    import shutil
+
+    damaged = shutil.copytree(tiny_folder, tmp_path / "damaged")
+    tensors = load_file(damaged / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][2, 5] = torch.inf
+    save_file(tensors, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NonFiniteWeightError) as caught:
+        bs.finetune(config(base_model=str(damaged), load_in_4bit=True))
+    assert caught.value.position == (2, 5)
+    assert str(caught.value).startswith(
+        "model.layers.1.mlp.up_proj.weight: nf4 holds finite weights, but the one at (2, 5)"
+    )
