@@ -187,12 +187,13 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
         PluginError: The plug-in of this name does not load.
         InvalidConfigError: What is registered or given is not a scheme.
 
+    >>> from bedstone.quant import get_scheme  # with it come the schemes
     >>> get_scheme("nf4")
     NF4(block_size=64, double_quant=False)
     >>> get_scheme("nf5")
     Traceback (most recent call last):
-    bedstone.core.errors.UnknownNameError: No quantization scheme is called 'nf5'. Did you mean 'nf4'? Known: nf4, fp4, \
-int8, fp8, ternary.
+    bedstone.core.errors.UnknownNameError: No quantization scheme is called 'nf5'. Did you mean 'nf4'? Known: fp4, fp8, \
+int8, nf4, ternary.
     """
     if isinstance(scheme, Scheme):
         return scheme
@@ -209,6 +210,7 @@ def scheme_from_dict(values: Mapping[str, Any]) -> Scheme:
         InvalidConfigError: An option is unknown or its value is not allowed.
         UnknownNameError: No scheme has this name.
 
+    >>> from bedstone.quant import scheme_from_dict
     >>> scheme_from_dict({"scheme": "int8", "granularity": "block", "block_size": 32})
     Int8(granularity='block', block_size=32)
     """

@@ -51,6 +51,8 @@ class QuantizedTensor(torch.Tensor):
     """
 
     scheme: Scheme
+    tied: str = ""
+    """Of rows of another weight: a part that the other rows share, so that a write here would change them too."""
     _part_names: tuple[str, ...]
 
     def __new__(
@@ -136,12 +138,26 @@ class QuantizedTensor(torch.Tensor):
             PackedWriteError: It has another shape.
             QuantizationError: The scheme cannot hold it.
         """
+        self.check_writable(op)
         if dense.shape != self.shape:
             message = (
                 f"{op} would change the shape of a packed weight from {tuple(self.shape)} to {tuple(dense.shape)}."
             )
             raise PackedWriteError(message, scheme=self.scheme.name, op=op, remedy="Dequantize it first.")
         return self.scheme.checked_parts(dense)
+
+    def check_writable(self, op: str) -> None:
+        """Refuse a write to rows that would change a part of other rows as well.
+
+        Args:
+            op: What would write.
+
+        Raises:
+            PackedWriteError: These are such rows.
+        """
+        if self.tied:
+            message = f"{op} would write to rows of a packed weight that share `{self.tied}` with its other rows."
+            raise PackedWriteError(message, scheme=self.scheme.name, op=op, remedy="Write to the whole weight instead.")
 
     def fill(self, parts: Parts) -> None:
         """Copy parts into the memory of this weight, so that everything that shares it sees them.
@@ -280,7 +296,7 @@ def _set_data(weight: QuantizedTensor, value: torch.Tensor) -> None:
         value = weight.scheme.quantize(value)
     with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - torch's way
         torch.Tensor.data.__set__(weight, value)  # pyright: ignore[reportAttributeAccessIssue] - shape, dtype and device of the wrapper
-    weight.scheme = value.scheme
+    weight.scheme, weight.tied = value.scheme, value.tied
     weight.adopt(value.parts)
 
 

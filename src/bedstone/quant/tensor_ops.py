@@ -4,7 +4,8 @@ operation                          result
 detach, alias                      a packed weight that shares the parts
 clone, _to_copy                    a packed weight with parts of its own; a change of dtype or device stays packed
 copy_ into a packed weight         packed to packed of the same scheme is exact; all else is packed anew
-narrow rows (slice, split)         a packed weight of these rows that shares the parts, where the scheme can be cut there
+narrow rows (slice, split)         a packed weight of these rows that shares the parts, where the scheme can be cut there;
+                                   read-only if other rows have a part in common with them, such as one scale for all
 view, as_strided of the same shape a packed weight that shares the parts
 empty_like from meta to a device   a packed weight without values, for `Module.to_empty`
 any other view                     a dense view that refuses to be written
@@ -23,7 +24,7 @@ from bedstone.quant.errors import QuantizationError
 from bedstone.quant.row_shard import empty_shard
 from bedstone.quant.sharding import check_cut, is_being_sharded
 from bedstone.quant.tensor import QuantizedTensor
-from bedstone.quant.view import ReadOnlyView
+from bedstone.quant.view import ReadOnlyView, operation_name, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,27 +57,15 @@ def _on_dense(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     plain_args = tree_map_only(QuantizedTensor, unpacked, args)
     plain_kwargs = tree_map_only(QuantizedTensor, unpacked, kwargs)
     result = func(*plain_args, **plain_kwargs)
-    written = _written(func, args, kwargs)
-    if written:
-        op = func._schema.name.partition("::")[2]  # noqa: SLF001 - the only way to read a schema
-        packed = [
-            weight.repacked(dense[id(weight)], op) for weight in written
-        ]  # all of them, before the first is changed
-        for weight, parts in zip(written, packed, strict=True):
+    weights = [value for value in written(func, args, kwargs) if isinstance(value, QuantizedTensor)]
+    if weights:
+        # All of them are packed before the first is changed.
+        packed = [weight.repacked(dense[id(weight)], operation_name(func)) for weight in weights]
+        for weight, parts in zip(weights, packed, strict=True):
             weight.fill(parts)
-        originals = {id(dense[id(weight)]): weight for weight in written}
+        originals = {id(dense[id(weight)]): weight for weight in weights}
         return tree_map_only(torch.Tensor, lambda out: originals.get(id(out), out), result)
     return _read_only(result, args[0]) if _is_view(func) else result
-
-
-def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[QuantizedTensor]:
-    """Return the packed weights that an operation writes to, as its schema says."""
-    found = []
-    for place, argument in enumerate(func._schema.arguments):  # noqa: SLF001 - the only way to read a schema
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = kwargs.get(argument.name) if argument.name in kwargs else args[place] if place < len(args) else None
-            found += value if isinstance(value, (list, tuple)) else [value]
-    return [value for value in found if isinstance(value, QuantizedTensor)]
 
 
 def _is_view(func: Any) -> bool:
@@ -93,7 +82,9 @@ def _read_only(result: Any, weight: Any) -> Any:
 
 
 def _share(weight: QuantizedTensor) -> QuantizedTensor:
-    return weight.with_parts(weight.parts)
+    shared = weight.with_parts(weight.parts)
+    shared.tied = weight.tied
+    return shared
 
 
 def _clone(weight: QuantizedTensor, *, memory_format: object = None) -> QuantizedTensor:
@@ -112,6 +103,7 @@ def _to_copy(weight: QuantizedTensor, **options: Any) -> Any:
 
 def _copy_(weight: QuantizedTensor, source: torch.Tensor, non_blocking: bool = False) -> Any:
     if isinstance(source, QuantizedTensor) and (source.scheme, source.shape) == (weight.scheme, weight.shape):
+        weight.check_writable("copy_")
         for name, part in weight.parts.items():
             part.copy_(source.parts[name], non_blocking)
         return weight
@@ -172,7 +164,11 @@ def _rows(weight: QuantizedTensor, start: int, stop: int) -> Any:
         parts = weight.scheme.slice_rows(weight.parts, weight.shape, start, stop)
     except QuantizationError:  # the scheme cannot be cut here: the caller gets a dense view, which refuses writes
         return NotImplemented
-    return QuantizedTensor(parts, weight.scheme, (stop - start, *weight.shape[1:]), weight.dtype)
+    rows = QuantizedTensor(parts, weight.scheme, (stop - start, *weight.shape[1:]), weight.dtype)
+    whole = stop - start == weight.shape[0]
+    common = [name for name, part in parts.items() if not whole and part.shape == weight.parts[name].shape]
+    rows.tied = common[0] if common else weight.tied
+    return rows
 
 
 _HANDLERS: dict[Any, Callable[..., Any]] = {
@@ -201,5 +197,6 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
         )
     },
 }
-if torch.distributed.is_available():
-    _HANDLERS[torch.ops._c10d_functional.wait_tensor.default] = _share  # noqa: SLF001 - the parts have come already
+if torch.distributed.is_available():  # what DTensor does with a gathered weight, whose parts have come already
+    _HANDLERS[torch.ops._c10d_functional.wait_tensor.default] = _share  # noqa: SLF001
+    _HANDLERS[torch.ops._c10d_functional._wrap_tensor_autograd.default] = _share  # noqa: SLF001

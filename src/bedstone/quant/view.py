@@ -84,12 +84,9 @@ would be lost. Write to the whole weight instead, for example `weight.copy_(dens
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        arguments = func._schema.arguments  # noqa: SLF001 - the only way to read a schema
-        for place, argument in enumerate(arguments):
-            value = kwargs.get(argument.name, args[place] if place < len(args) else None)
-            writes = argument.alias_info is not None and argument.alias_info.is_write
-            if writes and isinstance(value, ReadOnlyView):
-                raise _refusal(value, func.__name__.partition(".")[0])
+        for value in written(func, args, kwargs):
+            if isinstance(value, ReadOnlyView):
+                raise _refusal(value, operation_name(func))
         view = next((a for a in args if isinstance(a, ReadOnlyView)), None)
         plain_args, plain_kwargs = tree_map_only(ReadOnlyView, lambda v: v.dense, (args, kwargs))
         result = func(*plain_args, **plain_kwargs)
@@ -97,6 +94,34 @@ would be lost. Write to the whole weight instead, for example `weight.copy_(dens
         if view is None or not aliases:
             return result
         return tree_map_only(torch.Tensor, lambda out: ReadOnlyView(out, view.scheme), result)
+
+
+def written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Return the arguments that an operation writes to, as its schema says; those of a list one by one.
+
+    Args:
+        func: An overload of an operation.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+    """
+    found: list[Any] = []
+    for place, argument in enumerate(func._schema.arguments):  # noqa: SLF001 - the only way to read a schema
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = kwargs.get(argument.name, args[place] if place < len(args) else None)
+            found += value if isinstance(value, (list, tuple)) else [value]
+    return found
+
+
+def operation_name(func: Any) -> str:
+    """Return the name of an operation without name space and overload, as users know it.
+
+    Args:
+        func: An overload of an operation.
+
+    >>> operation_name(torch.ops.aten.mul_.Tensor)
+    'mul_'
+    """
+    return func._schema.name.partition("::")[2]  # noqa: SLF001 - the only way to read a schema
 
 
 def read_only_array(dense: torch.Tensor, *, force: bool) -> Any:
