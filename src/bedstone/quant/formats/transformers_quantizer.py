@@ -20,7 +20,7 @@ from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
 from bedstone.core.dtype import parse_dtype
-from bedstone.core.errors import CoreError, UnsupportedError
+from bedstone.core.errors import UnsupportedError
 from bedstone.core.events import emit
 from bedstone.quant.errors import QuantizationError
 from bedstone.quant.events import ModelQuantized
@@ -53,7 +53,7 @@ class BedstoneQuantizer(HfQuantizer):
 
     def __init__(self, quantization_config: BedstoneConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
-        self.failure: CoreError | None = None
+        self.failure: Exception | None = None
         self._pending: set[str] = set()  # the weights that are still to be packed, by name
         self._left_dense: dict[str, str] = {}
         self._files = PackedFiles({})

@@ -4,12 +4,13 @@ from           to                    step
 dense          packed                `PackWeight`: one dense tensor is read, packed and let go before the next one
 parts          packed                `JoinParts`: the parts `weight.<part>` of a file become one weight again
 
-transformers catches what a step raises, and tells of it in a table of its own. So that our errors arrive as they are, a step
-hands them to the quantizer, which raises the first when loading ends; after it no weight is worked on any more.
+transformers catches what a step raises, prints each traceback in a table and raises an error of its own. So that errors arrive
+as they are, a step hands its own to the quantizer, which raises it when reading ends; after the first no weight is worked on.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
@@ -18,7 +19,7 @@ from transformers.core_model_loading import ConversionOps, WeightConverter
 from bedstone.core.errors import CoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import torch
 
@@ -40,9 +41,22 @@ class _Step(ConversionOps):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # transformers copies a step for each weight: all of them report to one quantizer
 
-    def _failed(self, error: CoreError, names: list[str], missing_keys: set[str] | None) -> dict[str, torch.Tensor]:
-        self.quantizer.failure = self.quantizer.failure or error
-        (missing_keys or set()).difference_update(names)  # so that transformers does not fill them with random numbers
+    def guarded(self, work: Callable[..., torch.Tensor], name: str, missing_keys: set[str] | None) -> dict[str, Any]:
+        """Return one weight under its name; nothing once something failed.
+
+        Args:
+            work: Makes the weight.
+            name: Of the weight.
+            missing_keys: The weights that transformers has not seen yet; it fills them with random numbers at the end.
+        """
+        if self.quantizer.failure is None:
+            try:
+                return {name: work()}
+            except Exception as error:  # noqa: BLE001 - raised by the quantizer when reading ends
+                if isinstance(error, CoreError) and name not in error.message:
+                    error.message = f"{name}: {error.message}"
+                self.quantizer.failure = error
+        (missing_keys or set()).discard(name)
         return {}
 
 
@@ -50,27 +64,16 @@ class PackWeight(_Step):
     """Packs the dense tensors of the layers that are to be packed."""
 
     def convert(  # pyright: ignore[reportIncompatibleMethodOverride] - transformers passes more by name
-        self,
-        input_dict: dict[str, Any],
-        *,
-        model: nn.Module,
-        missing_keys: set[str] | None = None,
-        **others: Any,
+        self, input_dict: dict[str, Any], *, model: nn.Module, missing_keys: set[str] | None = None, **others: Any
     ) -> dict[str, Any]:
-        """Return the weights of `input_dict`, packed where they are to be packed."""
+        """Return the weights of `input_dict`, packed where they are to be packed; empties it, so that no dense one stays."""
         del others
-        if self.quantizer.failure is not None:
-            (missing_keys or set()).difference_update(input_dict)
-            return {}
         packed: dict[str, Any] = {}
         for name in list(input_dict):
             value = input_dict.pop(name)
             dense = value[0] if isinstance(value, list) else value
-            try:
-                packed[name] = self.quantizer.pack(model, name, dense)
-            except CoreError as error:
-                error.message = f"{name}: {error.message}"
-                return self._failed(error, [name, *packed, *input_dict], missing_keys)
+            packed |= self.guarded(partial(self.quantizer.pack, model, name, dense), name, missing_keys)
+            del value, dense
         return packed
 
 
@@ -89,10 +92,8 @@ class JoinParts(_Step):
         """Return one packed weight under its whole name; keys of `input_dict` are `weight.<part>`."""
         del others
         parts = {pattern.rpartition(".")[2]: tensors[0] for pattern, tensors in input_dict.items()}
-        try:
-            return {full_layer_name: self.quantizer.join(model, full_layer_name, parts)}
-        except CoreError as error:
-            return self._failed(error, [full_layer_name], missing_keys)
+        join = partial(self.quantizer.join, model, full_layer_name, parts)
+        return self.guarded(join, full_layer_name, missing_keys)
 
 
 class OneWay(WeightConverter):
