@@ -231,7 +231,7 @@ def _slice(shard: RowShard, dim: int = 0, start: int | None = None, end: int | N
 def _new_zeros(shard: RowShard, size: Sequence[int], **options: Any) -> Any:
     """FSDP2 pads a shard that was replaced, by a load or a move."""
     short = shard.shape[0] != shard.rank_rows and tuple(size) == (shard.rank_rows, *shard.shape[1:])
-    if not short or any(value is not None for value in options.values()):
+    if not short or options.get("dtype") not in (None, shard.dtype):
         return NotImplemented
     return _zeros(shard, size[0], whole_rows=shard.whole_rows, rank_rows=shard.rank_rows)
 
