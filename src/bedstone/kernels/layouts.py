@@ -4,6 +4,7 @@
     nibbles, high     element 2i in bits 4-7, 2i + 1 in bits 0-3           bitsandbytes, our nf4 and fp4
     nibbles, low      element i in bits 0-3, i + 16 in bits 4-7 (of 32)    GGUF Q4_0
     2 bits, chunked   bits 2p of byte i = element i + p * stride           GGUF TQ2_0 (stride 32), our ternary
+    2 bits, reversed  the same with the pairs of bits of a byte reversed   Microsoft's I2_S on x86
     2 bits, rows      bits 2p of byte (i, j) = row i + p * rows / 4        transformers' BitNet
     base 243          five trits, most significant first, ceil(v * 256 / 243)    GGUF TQ1_0
 
@@ -127,6 +128,36 @@ def unpack_nibbles(packed: torch.Tensor, count: int) -> torch.Tensor:
     return torch.stack([packed >> 4, packed & 15], dim=1).view(-1)[:count]
 
 
+def pack_nibbles_low(codes: torch.Tensor) -> torch.Tensor:
+    """Pack blocks of 32 4-bit codes as GGUF's Q4_0 does: code i in the low nibble of byte i, code i + 16 in the high one.
+
+    Args:
+        codes: uint8 `[blocks, 32]`, 0 to 15.
+
+    Returns:
+        uint8 `[blocks, 16]`.
+
+    >>> pack_nibbles_low(torch.arange(32, dtype=torch.uint8).remainder(16).view(1, 32))[0, :3].tolist()
+    [0, 17, 34]
+    """
+    return codes[:, :16] | (codes[:, 16:] << 4)
+
+
+def unpack_nibbles_low(packed: torch.Tensor) -> torch.Tensor:
+    """Return the codes that `pack_nibbles_low` packed.
+
+    Args:
+        packed: uint8 `[blocks, 16]`.
+
+    Returns:
+        uint8 `[blocks, 32]`.
+
+    >>> unpack_nibbles_low(torch.full((1, 16), 0x2A, dtype=torch.uint8))[0, [0, 16]].tolist()
+    [10, 2]
+    """
+    return torch.cat([packed & 15, packed >> 4], dim=1)
+
+
 # --- trits: 2 bits in chunks -----------------------------------------------------------------------
 
 
@@ -202,3 +233,125 @@ def _unpack_chunks(packed: torch.Tensor, stride: int) -> torch.Tensor:
     shift = torch.tensor([0, 2, 4, 6], dtype=torch.uint8, device=packed.device).view(1, 1, 4, 1)
     codes = (chunks >> shift) & 3
     return codes.reshape(rows, codes.shape[1] * 4 * stride)
+
+
+# --- trits: other layouts ----------------------------------------------------------------------------
+
+
+def only_trits(packed: torch.Tensor) -> bool:
+    """Tell whether no 2-bit code of any layout is 3, which stands for no trit.
+
+    Args:
+        packed: uint8, any shape.
+
+    >>> only_trits(torch.tensor([0b10_01_00_10], dtype=torch.uint8)), only_trits(torch.tensor([0b11], dtype=torch.uint8))
+    (True, False)
+    """
+    return not bool((packed & (packed >> 1) & 0b01_01_01_01).any())
+
+
+def reverse_pairs(packed: torch.Tensor) -> torch.Tensor:
+    """Reverse the four pairs of bits of each byte: the chunked layout of rows of whole chunks becomes I2_S, and back.
+
+    I2_S, as Microsoft's BitNet has it on x86 with ACT_PARALLEL, puts the first 32 of 128 elements in bits 6 and 7, GGUF's
+    TQ2_0 and we in bits 0 and 1.
+
+    Args:
+        packed: uint8, any shape.
+
+    References:
+        `quantize_i2_s` in https://github.com/microsoft/BitNet/blob/16da220/src/ggml-bitnet-mad.cpp.
+
+    >>> reverse_pairs(torch.tensor([0b00_01_10_11], dtype=torch.uint8)).item() == 0b11_10_01_00
+    True
+    """
+    return (packed << 6) | ((packed & 0b1100) << 2) | ((packed >> 2) & 0b1100) | (packed >> 6)
+
+
+def pack_trit_rows(codes: torch.Tensor) -> torch.Tensor:
+    """Pack 2-bit codes of four rows a byte, as transformers' BitNet does: bits 2p of row i hold row `i + p * rows / 4`.
+
+    Args:
+        codes: uint8 `[rows, columns]`, each 0 to 3.
+
+    Returns:
+        uint8 `[rows / 4, columns]`.
+
+    Raises:
+        ShapeMismatchError: `rows` is not a multiple of 4; that layout would add rows.
+
+    >>> pack_trit_rows(torch.tensor([[0], [1], [2], [1]], dtype=torch.uint8)).tolist()
+    [[100]]
+    """
+    rows, columns = codes.shape
+    if rows % 4:
+        raise ShapeMismatchError(expected=("a multiple of 4", columns), actual=(rows, columns), argument="codes")
+    first, second, third, fourth = codes.view(4, rows // 4, columns)
+    return first | (second << 2) | (third << 4) | (fourth << 6)
+
+
+def unpack_trit_rows(packed: torch.Tensor) -> torch.Tensor:
+    """Return the codes that `pack_trit_rows` packed.
+
+    Args:
+        packed: uint8 `[rows / 4, columns]`.
+
+    Returns:
+        uint8 `[rows, columns]`.
+
+    >>> unpack_trit_rows(torch.tensor([[100]], dtype=torch.uint8)).tolist()
+    [[0], [1], [2], [1]]
+    """
+    return torch.cat([(packed >> shift) & 3 for shift in (0, 2, 4, 6)])
+
+
+_BASE243_RUNS = ((0, 5, 32), (160, 5, 16), (240, 4, 4))
+"""Where a run of TQ1_0's 256 elements begins, how many trits a byte has, and how far apart they stand."""
+
+
+def pack_base243(codes: torch.Tensor) -> torch.Tensor:
+    """Pack blocks of 256 trits as GGUF's TQ1_0 does: five a byte as the digits of a number v < 243, stored as ceil(256 v / 243).
+
+    The stored byte is v as a fraction of 256, so that a digit is had by one multiplication: times 3, bits 8 and 9. Elements 0 to
+    159 stand 32 apart in 32 bytes, 160 to 239 stand 16 apart in 16 bytes, the last 16 stand 4 apart in 4 bytes, four a byte.
+
+    Args:
+        codes: uint8 `[blocks, 256]`, 0 to 2.
+
+    Returns:
+        uint8 `[blocks, 52]`.
+
+    References:
+        `quantize_row_tq1_0_ref` in https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c.
+
+    >>> pack_base243(torch.ones(1, 256, dtype=torch.uint8))[0, [0, 51]].tolist()  # ceil(121 * 256 / 243), ceil(120 * 256 / 243)
+    [128, 127]
+    """
+    packed = []
+    for start, digits, stride in _BASE243_RUNS:
+        run = codes[:, start : start + digits * stride].reshape(-1, digits, stride).int()
+        value = torch.zeros_like(run[:, 0])
+        for place in range(5):
+            value = value * 3 + (run[:, place] if place < digits else 0)
+        packed.append((value * 256 + 242) // 243)
+    return torch.cat(packed, dim=1).to(torch.uint8)
+
+
+def unpack_base243(packed: torch.Tensor) -> torch.Tensor:
+    """Return the codes that `pack_base243` packed.
+
+    Args:
+        packed: uint8 `[blocks, 52]`.
+
+    Returns:
+        uint8 `[blocks, 256]`.
+
+    >>> unpack_base243(torch.full((1, 52), 128, dtype=torch.uint8)).unique().tolist()
+    [1]
+    """
+    codes, first = [], 0
+    for _, digits, stride in _BASE243_RUNS:
+        run = packed[:, first : first + stride].int()
+        codes += [((run * 3**place % 256) * 3) >> 8 for place in range(digits)]
+        first += stride
+    return torch.cat(codes, dim=1).to(torch.uint8)
