@@ -9,12 +9,16 @@ Importing this imports none of those packages.
 {'w.packed': (256,), 'w.absmax': (8,)}
 """
 
+from bedstone.quant.formats.bitnet import from_bitnet as from_bitnet
+from bedstone.quant.formats.bitnet import to_bitnet as to_bitnet
 from bedstone.quant.formats.bitsandbytes import from_bitsandbytes as from_bitsandbytes
 from bedstone.quant.formats.bitsandbytes import to_bitsandbytes as to_bitsandbytes
 from bedstone.quant.formats.errors import FormatVersionError as FormatVersionError
 from bedstone.quant.formats.errors import WeightFormatError as WeightFormatError
 from bedstone.quant.formats.flat import flatten_state_dict as flatten_state_dict
 from bedstone.quant.formats.flat import unflatten_state_dict as unflatten_state_dict
+from bedstone.quant.formats.i2_s import from_i2_s as from_i2_s
+from bedstone.quant.formats.i2_s import to_i2_s as to_i2_s
 from bedstone.quant.formats.native import assign_state as assign_state
 from bedstone.quant.formats.native import load_quantized as load_quantized
 from bedstone.quant.formats.native import save_quantized as save_quantized
@@ -24,9 +28,13 @@ __all__ = [
     "WeightFormatError",
     "assign_state",
     "flatten_state_dict",
+    "from_bitnet",
     "from_bitsandbytes",
+    "from_i2_s",
     "load_quantized",
     "save_quantized",
+    "to_bitnet",
     "to_bitsandbytes",
+    "to_i2_s",
     "unflatten_state_dict",
 ]
