@@ -77,7 +77,7 @@ def to_bitlinear(
     plan = LayerPlan(model, skip, _unfit(model))
     for name, layer in plan.chosen.items():
         with naming(name):
-            chosen.scheme.check(layer.weight)
+            chosen.scheme.check(layer.weight.detach())
     masters: dict[int, nn.Parameter] = {}
     for layer in plan.chosen.values():
         weight = layer.weight
@@ -143,7 +143,7 @@ def pack(model: nn.Module) -> list[PackedLayer]:
             )
             raise UnsupportedError(message, feature="packing during a warm-up", remedy="Call set_strength(model, 1).")
         with naming(name):
-            layer.config.scheme.check(layer.weight)
+            layer.config.scheme.check(layer.weight.detach())
     packed: dict[int, nn.Parameter] = {}
     report: list[PackedLayer] = []
     for name, layer in masters.items():
