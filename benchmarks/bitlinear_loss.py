@@ -100,7 +100,7 @@ def sweep(text: torch.Tensor) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {"dense": {}, "ternary": {}}
     for arm, losses in found.items():
         for rate in RATES:
-            model, curve = train(arm, SWEEP_SEED, rate, text[:cut], windows_of(text[cut:]), every=STEPS)
+            _, curve = train(arm, SWEEP_SEED, rate, text[:cut], windows_of(text[cut:]), every=STEPS)
             losses[f"{rate:g}"] = curve[-1][1]
             print(f"{arm} at {rate:g}: {curve[-1][1]:.4f}", flush=True)
     return found

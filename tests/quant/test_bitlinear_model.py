@@ -217,7 +217,7 @@ def test_unpacking_looks_at_every_layer_first():
     to_bitlinear(model)
     pack(model)
     model[2].weight = nn.Parameter(Ternary("row").quantize(torch.randn(4, 16)), requires_grad=False)
-    with pytest.raises(quant.QuantizationError, match="^2 is packed by Ternary"):
+    with pytest.raises(quant.QuantizationError, match=r"^2 is packed by Ternary"):
         unpack(model)
     assert not model[0].is_master
 
@@ -232,7 +232,7 @@ def test_a_model_learns_packs_unpacks_and_learns_on():
     def learn(steps: int) -> tuple[float, float]:
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         losses = []
-        for step in range(steps):
+        for _ in range(steps):
             loss = model(input_ids=tokens, labels=tokens).loss
             losses.append(loss.item())
             optimizer.zero_grad()
