@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bedstone.core.errors import Problem
+from bedstone.quant.errors import QuantizationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +52,7 @@ def columns_in_block(shape: Sequence[int], granularity: str, block_size: int) ->
     return block_size if granularity == "block" else max(shape[-1], 1)
 
 
-def slice_part_rows(parts: Parts, shape: Sequence[int], start: int, stop: int) -> Parts:
+def slice_part_rows(parts: Parts, shape: Sequence[int], start: int, stop: int, scheme: str) -> Parts:
     """Return rows of parts that have one row a row of the weight; one scale for the whole tensor stays as it is.
 
     Args:
@@ -59,7 +60,16 @@ def slice_part_rows(parts: Parts, shape: Sequence[int], start: int, stop: int) -
         shape: Of the weight.
         start: First index along the weight's first dimension.
         stop: Behind the last.
+        scheme: The name of the scheme, for the message.
+
+    Raises:
+        QuantizationError: The weight has one dimension; it is a single row.
     """
+    if len(shape) == 1 and (start, stop) != (0, shape[0]):
+        message = f"{scheme} cannot be cut at {start} to {stop}: a weight of one dimension is a single row."
+        raise QuantizationError(message, scheme=scheme, remedy="Keep the weight whole on each device.")
+    if len(shape) == 1:
+        return dict(parts)
     inner = math.prod(shape[1:-1])
     rows = math.prod(shape[:-1])
     return {name: part[start * inner : stop * inner] if part.shape[0] == rows else part for name, part in parts.items()}

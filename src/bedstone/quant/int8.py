@@ -50,7 +50,7 @@ class EightBit(Scheme):
 
     def slice_rows(self, parts: Parts, shape: Sequence[int], start: int, stop: int) -> Parts:
         """Return the parts of some rows, as views."""
-        return slice_part_rows(parts, shape, start, stop)
+        return slice_part_rows(parts, shape, start, stop, self.name)
 
 
 @schemes.register("int8")

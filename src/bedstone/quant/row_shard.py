@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from bedstone.quant.errors import PackedWriteError
 from bedstone.quant.tensor import QuantizedTensor
 from bedstone.quant.view import ReadOnlyView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bedstone.quant.scheme import Scheme
+    from bedstone.quant.scheme import Parts, Scheme
 
 aten = torch.ops.aten
 
@@ -109,6 +110,25 @@ class RowShard(QuantizedTensor):
         """
         shape = (self.whole_rows, *self.shape[1:])
         return QuantizedTensor(_first_rows(parts, self.scheme, shape), self.scheme, shape, dtype)
+
+    def repacked(self, dense: torch.Tensor, op: str) -> Parts:
+        """Return the parts of dense rows; refused where every rank would find another scale for a part that all share.
+
+        Args:
+            dense: Of the shape of these rows.
+            op: What writes, for the message.
+
+        Raises:
+            PackedWriteError: A part does not grow with the rows.
+        """
+        common = sorted(set(self.parts) - set(_growing(self, self.rank_rows)))
+        if common and self.shape[0] != self.whole_rows:
+            message = (
+                f"{op} would write to rows of a sharded {self.scheme.name} weight, all of which share `{common[0]}`."
+            )
+            remedy = "Write to the whole weight before fully_shard, or load a packed checkpoint."
+            raise PackedWriteError(message, scheme=self.scheme.name, op=op, remedy=remedy)
+        return super().repacked(dense, op)
 
     def padded_parts(self, rows: int) -> dict[str, torch.Tensor]:
         """Return the parts of at least as many rows, padded with zeros; as they are where nothing lacks."""
@@ -212,7 +232,8 @@ def _refresh(whole: torch.Tensor, shared: dict[str, torch.Tensor]) -> None:
     assert isinstance(whole, QuantizedTensor)
     for name, part in whole.parts.items():
         if name in shared and shared[name].data_ptr() != part.data_ptr():
-            part.copy_(shared[name])
+            with torch.autograd._unsafe_preserve_version_counter(part):  # noqa: SLF001  # pyright: ignore[reportPrivateImportUsage] - as FSDP2 does
+                part.copy_(shared[name])
 
 
 # --- handlers of a shard -------------------------------------------------------------------------
@@ -260,10 +281,10 @@ def _pad(shard: RowShard, pad: Sequence[int], value: float = 0) -> Any:
 def _all_gather(shard: RowShard, ranks: int, group: Any) -> QuantizedTensor:
     """`full_tensor()` gathers packed bytes, as a forward pass does."""
     gather, wait = torch.ops._c10d_functional.all_gather_into_tensor, torch.ops._c10d_functional.wait_tensor  # noqa: SLF001
-    parts = shard.parts
-    for name in _growing(shard, shard.rank_rows):
-        flat = parts[name].contiguous().view(torch.uint8)
-        parts[name] = wait(gather(flat, ranks, group)).view(parts[name].dtype)
+    grows = _growing(shard, shard.rank_rows)
+    parts = {name: part.clone() for name, part in shard.parts.items()}  # the result shares nothing with the model
+    for name in grows:
+        parts[name] = wait(gather(parts[name].view(torch.uint8), ranks, group)).view(parts[name].dtype)
     rows = ranks * shard.shape[0]
     return shard.whole(parts, shard.dtype) if rows == shard.whole_rows else _shard(parts, shard, rows, shard.dtype)
 

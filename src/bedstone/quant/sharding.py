@@ -53,7 +53,7 @@ def prepare_for_sharding(model: nn.Module, ranks: int) -> ShardingReport:
 
     Args:
         model: Any module, before `fully_shard`.
-        ranks: Over how many processes each weight will be cut.
+        ranks: Over how many processes each weight will be cut: the size of the mesh, or of its sharded dimension.
 
     Returns:
         What was changed, and what must be passed to `fully_shard` as `ignored_params`.
@@ -79,7 +79,9 @@ def prepare_for_sharding(model: nn.Module, ranks: int) -> ShardingReport:
             if not isinstance(parameter, QuantizedTensor):
                 continue
             name = f"{prefix}.{short}" if prefix else short
-            fit = made.setdefault(id(parameter), _fit_to_cut(parameter, ranks))
+            if id(parameter) not in made:  # layers that share a weight go on sharing it
+                made[id(parameter)] = _fit_to_cut(parameter, ranks)
+            fit = made[id(parameter)]
             if fit is not parameter:
                 setattr(module, short, fit)
                 expanded.append(name)

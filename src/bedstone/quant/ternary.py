@@ -68,7 +68,7 @@ class Ternary(Scheme):
 
     def slice_rows(self, parts: Parts, shape: Sequence[int], start: int, stop: int) -> Parts:
         """Return the parts of some rows, as views."""
-        return slice_part_rows(parts, shape, start, stop)
+        return slice_part_rows(parts, shape, start, stop, self.name)
 
     def _arguments(self, parts: Parts, shape: Sequence[int]) -> tuple[object, ...]:
         block = columns_in_block(shape, self.granularity, self.block_size)
