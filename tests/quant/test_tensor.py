@@ -179,7 +179,7 @@ def test_fake_tensors_agree_with_real_ones(layer, x):
 
 
 def test_share_memory_shares_the_parts(layer):
-    """torch's own way reads a storage that is not there, and crashes."""
+    """Torch's own way reads a storage that is not there, and crashes."""
     assert not layer.weight.is_shared()
     layer.share_memory()
     assert layer.weight.is_shared()
@@ -244,7 +244,7 @@ def test_assign_puts_the_packed_weight_into_a_frozen_layer(layer):
 
 
 def test_assign_into_a_trainable_layer_says_what_to_do(layer):
-    """torch would make the packed weight require a gradient, as the dense one did."""
+    """Torch would make the packed weight require a gradient, as the dense one did."""
     with pytest.raises(RuntimeError, match=r"freeze the layer: layer\.requires_grad_\(False\)"):
         nn.Linear(96, 8).load_state_dict(layer.state_dict(), assign=True)
 

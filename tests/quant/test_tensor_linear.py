@@ -88,7 +88,7 @@ def test_refuses_an_input_of_other_columns(layer):
 
 
 def test_refuses_an_input_of_integers(layer):
-    """torch's dense product refuses them too; rounding the weight to integers would be worse."""
+    """Torch's dense product refuses them too; rounding the weight to integers would be worse."""
     with pytest.raises(QuantizationError) as caught:
         layer(torch.ones(3, 96, dtype=torch.int64))
     name = layer.weight.scheme.name
@@ -129,7 +129,7 @@ def test_the_second_derivative_is_that_of_the_dense_product(layer, dense, x):
 
 
 def test_the_derivative_is_the_numerical_one(scheme):
-    """gradcheck and gradgradcheck in float64."""
+    """Gradcheck and gradgradcheck in float64."""
     weight = scheme.quantize(torch.randn(2, 5))
     x, bias = torch.randn(2, 5, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
     arguments = (x.requires_grad_(), bias.requires_grad_())

@@ -17,31 +17,47 @@ if TYPE_CHECKING:
     from bedstone.quant.scheme import Parts, Scheme
 
 
+class _Packing:
+    """How a weight is packed, as one opaque value, which the transforms of `torch.func` leave alone."""
+
+    def __init__(self, scheme: Scheme, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        self.scheme, self.names, self.shape = scheme, names, shape
+
+    def unpack(self, tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+        return self.scheme.unpack(dict(zip(self.names, tensors, strict=True)), self.shape, dtype)
+
+
 class _Unpacked(torch.autograd.Function):
-    """`x @ unpack(parts).T`; parts are tensors behind the fixed arguments."""
+    """`x @ unpack(parts).T`; linear in x, so it is its own derivative in forward mode."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: torch.Tensor, scheme: Scheme, names: tuple[str, ...], shape: Any, *parts: torch.Tensor) -> Any:
-        return functional.linear(x, scheme.unpack(dict(zip(names, parts, strict=True)), shape, x.dtype))
+    def forward(x: torch.Tensor, packing: _Packing, *parts: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, packing.unpack(parts, x.dtype))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         del output
-        _, ctx.scheme, ctx.names, ctx.shape, *parts = inputs
+        _, ctx.packing, *parts = inputs
         ctx.save_for_backward(*parts)
+        ctx.save_for_forward(*parts)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         (grad,) = grads
-        weight = ctx.scheme.unpack(dict(zip(ctx.names, ctx.saved_tensors, strict=True)), ctx.shape, grad.dtype)
-        return grad @ weight, None, None, None, *[None] * len(ctx.names)
+        parts = ctx.saved_tensors
+        return grad @ ctx.packing.unpack(parts, grad.dtype), None, *[None] * len(parts)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
+        tangent = tangents[0]
+        return functional.linear(tangent, ctx.packing.unpack(ctx.saved_tensors, tangent.dtype))
 
 
 def unpacked_linear(
     scheme: Scheme, x: torch.Tensor, parts: Parts, shape: Sequence[int], bias: torch.Tensor | None
 ) -> torch.Tensor:
     """Return `x @ weight.T + bias`; see `Scheme.linear`."""
-    product: torch.Tensor = _Unpacked.apply(x, scheme, tuple(parts), tuple(shape), *parts.values())
+    product: torch.Tensor = _Unpacked.apply(x, _Packing(scheme, tuple(parts), tuple(shape)), *parts.values())
     return product if bias is None else product + bias.to(product.dtype)
