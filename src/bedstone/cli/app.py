@@ -14,6 +14,7 @@ from bedstone._version import __version__
 from bedstone.cli.doctor import doctor
 from bedstone.cli.errors import DEBUG_HELP
 from bedstone.cli.generate import generate
+from bedstone.cli.quantize import quantize
 from bedstone.cli.train import train, validate
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (doctor, validate, train, generate):
+for _command in (doctor, validate, train, generate, quantize):
     app.command()(_command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bedstone.core.errors import StorageError
@@ -12,6 +13,7 @@ from bedstone.repro.publish import put_in_place, remove_leftovers, temporary_fol
 from bedstone.train.models import quiet_transformers
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
@@ -31,17 +33,53 @@ def export(model: Any, tokenizer: PreTrainedTokenizerBase, target: Path) -> str:
     Raises:
         StorageError: It could not be written; an earlier folder is as it was.
     """
-    try:
+    with storage_errors(target, doing="write the trained weights"):
         remove_leftovers(target.parent)  # of an export that was killed
         with temporary_folder(target.parent, target.name) as draft:
-            _write(model, tokenizer, draft)
+            write_model(model, tokenizer, draft)
             put_in_place(draft, target)
+    return sha256_file(weights_file(target))
+
+
+def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write model and tokenizer into a folder, each file forced to the disk.
+
+    Args:
+        model: A model of transformers, or one that peft wraps: then only the adapter.
+        tokenizer: Its tokenizer.
+        folder: An existing one.
+
+    Raises:
+        Exception: Of the libraries that write; `storage_errors` translates it.
+    """
+    # Left to itself, peft asks the hub whether the vocabulary has grown; here it never does.
+    options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    with quiet_transformers():
+        model.save_pretrained(folder, **options)
+        tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+
+
+@contextmanager
+def storage_errors(target: Path, *, doing: str) -> Generator[None]:
+    """Translate what goes wrong in the block while files are written, also by libraries written in Rust.
+
+    Args:
+        target: What is written, for the message.
+        doing: For the message, for example `write the trained weights`.
+
+    Raises:
+        StorageError: The operating system refused; any other failure comes out as it is.
+    """
+    try:
+        yield
     except Exception as error:
         failure = _os_error(error)
-        if failure is None:
+        if failure is None or isinstance(error, StorageError):
             raise
-        raise StorageError.from_os_error(failure, path=target, doing="write the trained weights") from error
-    return sha256_file(weights_file(target))
+        raise StorageError.from_os_error(failure, path=target, doing=doing) from error
 
 
 def weights_file(folder: Path) -> Path:
@@ -56,17 +94,6 @@ def weights_file(folder: Path) -> Path:
     raise StorageError(
         f"{folder} holds no trained weights.", path=folder, remedy="Finish the run with `--resume auto`."
     )
-
-
-def _write(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    # Left to itself, peft asks the hub whether the vocabulary has grown; here it never does.
-    options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
-    with quiet_transformers():
-        model.save_pretrained(folder, **options)
-        tokenizer.save_pretrained(folder)
-    for file in folder.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
 
 
 def _os_error(error: Exception) -> OSError | None:
