@@ -28,6 +28,13 @@ from bedstone.quant.fourbit import FP4 as FP4  # isort: skip
 from bedstone.quant.int8 import Int8 as Int8  # isort: skip
 from bedstone.quant.fp8 import FP8 as FP8  # isort: skip
 from bedstone.quant.ternary import Ternary as Ternary  # isort: skip
+from bedstone.quant.bitlinear import BitLinear as BitLinear
+from bedstone.quant.bitlinear import BitLinearConfig as BitLinearConfig
+from bedstone.quant.bitlinear_model import BitLinearReport as BitLinearReport
+from bedstone.quant.bitlinear_model import pack as pack
+from bedstone.quant.bitlinear_model import set_strength as set_strength
+from bedstone.quant.bitlinear_model import to_bitlinear as to_bitlinear
+from bedstone.quant.bitlinear_model import unpack as unpack
 from bedstone.quant.model import PackedLayer as PackedLayer
 from bedstone.quant.model import QuantizationReport as QuantizationReport
 from bedstone.quant.model import dequantize as dequantize
@@ -43,6 +50,9 @@ __all__ = [
     "FP8",
     "NF4",
     "BedstoneConfig",
+    "BitLinear",
+    "BitLinearConfig",
+    "BitLinearReport",
     "Int8",
     "NonFiniteWeightError",
     "PackedLayer",
@@ -56,9 +66,13 @@ __all__ = [
     "dequantize",
     "get_scheme",
     "model_bytes",
+    "pack",
     "quantize",
     "scheme_from_dict",
     "schemes",
+    "set_strength",
+    "to_bitlinear",
+    "unpack",
 ]
 
 
