@@ -55,7 +55,8 @@ class Ternary(Scheme):
     def pack(self, weight: torch.Tensor) -> Parts:
         """Return `packed` and `scale`."""
         block = columns_in_block(weight.shape, self.granularity, self.block_size)
-        packed, scale = quantize_ternary(as_matrix(weight), block, self.granularity == "tensor")
+        matrix = as_matrix(weight).contiguous()  # the order of a sum decides its last bit, and follows the strides
+        packed, scale = quantize_ternary(matrix, block, self.granularity == "tensor")
         return {"packed": packed, "scale": scale}
 
     def unpack(self, parts: Parts, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
