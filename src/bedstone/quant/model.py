@@ -16,11 +16,13 @@ from torch import nn
 
 from bedstone.core.errors import CoreError, InvalidConfigError, UnknownNameError
 from bedstone.core.events import Progress, emit
-from bedstone.quant.scheme import Scheme, get_scheme
+from bedstone.quant.scheme import Scheme, get_scheme, largest_magnitude
 from bedstone.quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
+
+_HUGE = 1e28  # the mean of a few billion such weights may leave float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def quantize(
     plan = LayerPlan(target, skip)
     for name, layer in plan.chosen.items():
         with naming(name):
-            chosen.check(layer.weight)
+            _check(layer.weight, chosen)
     return QuantizationReport(chosen, tuple(_pack_all(plan.chosen, chosen, measure)), tuple(plan.skipped))
 
 
@@ -218,6 +220,12 @@ def _check_skip(skip: Sequence[str], linear: dict[str, nn.Linear]) -> None:
         if not any(names_layer(pattern, name) for name in linear):
             known = {name.rpartition(".")[2] for name in linear}
             raise UnknownNameError("linear layer of the model", pattern, known, remedy="Change `skip`.")
+
+
+def _check(weight: torch.Tensor, scheme: Scheme) -> None:
+    scheme.check(weight)
+    if largest_magnitude(weight) > _HUGE:  # packed on trial, before anything is replaced
+        scheme.checked_parts(weight.detach())
 
 
 def _pack_all(layers: dict[str, nn.Linear], scheme: Scheme, measure: bool) -> Iterator[PackedLayer]:

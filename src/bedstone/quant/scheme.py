@@ -163,7 +163,7 @@ class Scheme(ValidatableConfig):
         if tensor.ndim == 0:
             raise DimensionMismatchError(expected="at least 1", actual=0, argument="weight")
         if position := _first_non_finite(tensor):
-            raise NonFiniteWeightError(scheme=self.name, position=position, value=float(tensor[position]))
+            raise NonFiniteWeightError(scheme=self.name, position=position, value=float(tensor.detach()[position]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return name and options as JSON takes them; `scheme_from_dict` is the way back.
@@ -231,12 +231,23 @@ def _class_of(name: str) -> type[Scheme]:
     return found
 
 
-def _first_non_finite(tensor: torch.Tensor) -> tuple[int, ...] | None:
-    """Return the index of the first value that float32 cannot hold, if any; a tensor without values has none."""
+def largest_magnitude(tensor: torch.Tensor) -> float:
+    """Return the largest magnitude, NaN if there is one; 0 of a tensor without values, such as one on the meta device.
+
+    >>> largest_magnitude(torch.tensor([1.0, -3.0])), largest_magnitude(torch.ones(2, device="meta"))
+    (3.0, 0)
+    """
     if not tensor.numel() or tensor.device.type == "meta" or isinstance(tensor, FakeTensor):
+        return 0
+    values = tensor.detach()
+    low, high = torch.aminmax(
+        values if values.dtype.itemsize > 1 else values.float()
+    )  # float8 has no minimum of its own
+    return max(abs(float(low)), abs(float(high)))
+
+
+def _first_non_finite(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """Return the index of the first value that float32 cannot hold, if any."""
+    if largest_magnitude(tensor) <= torch.finfo(torch.float32).max:  # never true for NaN
         return None
-    values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # float8 has no minimum of its own
-    low, high = torch.aminmax(values)
-    if bool(torch.isfinite(low.float())) and bool(torch.isfinite(high.float())):
-        return None
-    return tuple((~torch.isfinite(values.float())).nonzero()[0].tolist())
+    return tuple((~torch.isfinite(tensor.detach().float())).nonzero()[0].tolist())
