@@ -55,6 +55,7 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/core_overheads.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/shuffled_control.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/load_memory.py
 	$(BIN)/python benchmarks/quote.py --write
 
 docs: $(VENV)/.docs ## Build the documentation into site/.
