@@ -220,6 +220,73 @@ def unpack_trits(packed: torch.Tensor, columns: int) -> torch.Tensor:
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
+def trit_planes(packed: torch.Tensor) -> torch.Tensor:
+    """Return the trits of `pack_trits`, not in the order of their columns and not shifted: a mask a plane, nothing else.
+
+    Args:
+        packed: uint8 `[rows, bytes]`.
+
+    Returns:
+        int8 `[rows, 4, bytes]`: plane p holds trit * 4^p for bits 2p of each byte.
+
+    >>> trit_planes(torch.tensor([[0b10_01_00_10]], dtype=torch.uint8)).tolist()
+    [[[1], [-4], [0], [64]]]
+    """
+    planes = packed.new_empty(packed.shape[0], 4, packed.shape[1])
+    for p in range(4):
+        torch.bitwise_and(packed, 3 << 2 * p, out=planes[:, p])
+    return planes.sub_(_plane_factor(packed, torch.uint8)).view(torch.int8)  # code 1 is trit 0; bytes wrap around
+
+
+def to_trit_planes(x: torch.Tensor) -> torch.Tensor:
+    """Return rows of x so that their product with `trit_planes` is that with the trits: in their order, over 4^p.
+
+    Args:
+        x: `[M, columns]`; float32, float64 or bfloat16, so that the division is exact.
+
+    Returns:
+        `[M, 4 * trit_bytes(columns)]`, zero where a plane has no column.
+
+    >>> to_trit_planes(torch.tensor([[1.0, 4.0, 32.0]]))
+    tensor([[1., 1., 2., 0.]])
+    """
+    rows, columns = x.shape
+    full, rest = divmod(columns, TRITS_PER_CHUNK)
+    planes = x.new_empty(rows, 4, trit_bytes(columns))
+    cut, stride = full * TRITS_PER_CHUNK, -(-rest // 4)
+    whole = planes[:, :, : cut // 4].unflatten(2, (full, TRITS_PER_CHUNK // 4))
+    whole.copy_(x[:, :cut].view(rows, full, 4, TRITS_PER_CHUNK // 4).transpose(1, 2))
+    if rest:
+        planes[:, :, cut // 4 :] = torch.nn.functional.pad(x[:, cut:], (0, 4 * stride - rest)).view(rows, 4, stride)
+    return planes.div_(_plane_factor(x, x.dtype)).flatten(1)
+
+
+def from_trit_planes(planes: torch.Tensor, columns: int) -> torch.Tensor:
+    """Return the rows that `to_trit_planes` reordered, divided by 4^p once more: what a product over rows leaves behind.
+
+    Args:
+        planes: `[M, 4 * trit_bytes(columns)]`.
+        columns: Of the result.
+
+    >>> from_trit_planes(torch.tensor([[1.0, 4.0, 16.0, 0.0]]), 3)
+    tensor([[1., 1., 1.]])
+    """
+    rows = planes.shape[0]
+    full, rest = divmod(columns, TRITS_PER_CHUNK)
+    planes = planes.view(rows, 4, trit_bytes(columns)) / _plane_factor(planes, planes.dtype)
+    cut = full * TRITS_PER_CHUNK
+    x = planes.new_empty(rows, columns)
+    chunks = planes[:, :, : cut // 4].unflatten(2, (full, TRITS_PER_CHUNK // 4))
+    x[:, :cut].view(rows, full, 4, TRITS_PER_CHUNK // 4).copy_(chunks.transpose(1, 2))
+    if rest:
+        x[:, cut:] = planes[:, :, cut // 4 :].flatten(1)[:, :rest]
+    return x
+
+
+def _plane_factor(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor([1, 4, 16, 64], dtype=dtype, device=like.device).view(4, 1)
+
+
 def _pack_chunks(codes: torch.Tensor, stride: int) -> torch.Tensor:
     rows = codes.shape[0]
     quarter = codes.reshape(rows, -1, 4, stride) if codes.numel() else codes.new_empty(rows, 0, 4, stride)

@@ -1,8 +1,12 @@
 """Products with a packed weight, a tile of rows at a time: the dense weight never exists as a whole.
 
-A tile is unpacked into a kept float32 buffer of a few MiB that stays in the cache, multiplied, and overwritten by the
-next one. This saves more than memory: a fresh weight-sized tensor costs a page fault for each 4 KiB, which takes longer
-than the unpacking itself. Work is split by shape alone, so results do not depend on threads or timing.
+A tile is unpacked into a kept buffer of a few MiB that stays in the cache, multiplied, and overwritten by the next one.
+This saves more than memory: a fresh weight-sized tensor costs a page fault for each 4 KiB, which takes longer than the
+unpacking itself. Work is split by shape alone, so a result does not depend on timing.
+
+A scale that belongs to a whole row need not touch the tile: it multiplies the outputs of that row instead.
+
+    y = (x C^T) s          g W = (g s) C          for W = diag(s) C
 
 Shapes: x `[M, K]`, weight `[N, K]`, output `[M, N]`.
 """
@@ -11,6 +15,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,13 +23,95 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    UnpackRows = Callable[[int, int, torch.Tensor], None]
-    """Writes rows start to stop of the dense weight into a float32 or computing-dtype buffer `[stop - start, K]`."""
-
 TILE_BYTES = 4 * 2**20
-"""The most that one tile takes; a declared workspace of every linear operation here."""
+"""The most that one tile takes."""
 
 _kept = threading.local()
+
+
+@dataclass(frozen=True)
+class TiledWeight:
+    """How to read a packed weight a few rows at a time.
+
+    Attributes:
+        rows: N.
+        columns: K.
+        unpack: Called with `start`, `stop` and a contiguous floating buffer `[stop - start, K]`; writes these rows to it.
+        align: Tiles start at multiples of this many rows.
+        row_scale: `[N]` or `[1]`, what the unpacked rows are still to be multiplied by; `None` for nothing.
+    """
+
+    rows: int
+    columns: int
+    unpack: Callable[[int, int, torch.Tensor], None]
+    align: int = 1
+    row_scale: torch.Tensor | None = None
+
+    def tiles(self, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Yield start, stop and the unpacked rows, in one buffer that the next tile overwrites."""
+        for start, stop in row_tiles(self.rows, self.columns, align=self.align):
+            tile = scratch((stop - start) * self.columns, dtype, device, "tile").view(stop - start, self.columns)
+            self.unpack(start, stop, tile)
+            yield start, stop, tile
+
+
+def tiled_linear(x: torch.Tensor, weight: TiledWeight, bias: torch.Tensor | None) -> torch.Tensor:
+    """Return `x @ weight.T + bias`.
+
+    Args:
+        x: `[..., K]`, any floating dtype.
+        weight: `[N, K]`.
+        bias: `[N]` or None.
+
+    Returns:
+        `[..., N]` in the dtype of `x`.
+    """
+    dtype = computing_dtype(x)
+    x_MK = as_rows(x).to(dtype)  # noqa: N806 - the shape suffix of the legend
+    out_MN = x_MK.new_empty(x_MK.shape[0], weight.rows)  # noqa: N806
+    for start, stop, tile in weight.tiles(dtype, x.device):
+        torch.mm(x_MK, tile.t(), out=out_MN[:, start:stop])
+    if weight.row_scale is not None:
+        out_MN.mul_(weight.row_scale)
+    if bias is not None:
+        out_MN.add_(bias)
+    return out_MN.to(x.dtype).view(*x.shape[:-1], weight.rows)
+
+
+def tiled_input_grad(grad: torch.Tensor, weight: TiledWeight) -> torch.Tensor:
+    """Return `grad @ weight`, the gradient of `tiled_linear` with respect to `x`.
+
+    Args:
+        grad: `[..., N]`, any floating dtype.
+        weight: `[N, K]`.
+
+    Returns:
+        `[..., K]` in the dtype of `grad`.
+    """
+    dtype = computing_dtype(grad)
+    grad_MN = as_rows(grad).to(dtype)  # noqa: N806
+    if weight.row_scale is not None:
+        grad_MN = grad_MN * weight.row_scale  # noqa: N806
+    out_MK = grad_MN.new_empty(grad_MN.shape[0], weight.columns)  # noqa: N806
+    if not weight.rows:
+        out_MK.zero_()
+    for start, stop, tile in weight.tiles(dtype, grad.device):
+        torch.addmm(out_MK, grad_MN[:, start:stop], tile, beta=int(start > 0), out=out_MK)
+    return out_MK.to(grad.dtype).view(*grad.shape[:-1], weight.columns)
+
+
+def product_bytes(x: torch.Tensor, columns_out: int, *, scaled: bool = False) -> int:
+    """Return what `tiled_linear` or `tiled_input_grad` takes besides tile and result.
+
+    Args:
+        x: Its first argument.
+        columns_out: Columns of the result.
+        scaled: Whether the first argument is multiplied by row scales.
+    """
+    dtype = computing_dtype(x)
+    rows = x.numel() // max(x.shape[-1], 1)
+    converted = (x.numel() + rows * columns_out) * dtype.itemsize if dtype != x.dtype else 0
+    return converted + scaled * x.numel() * dtype.itemsize
 
 
 def scratch(elements: int, dtype: torch.dtype, device: torch.device, purpose: str) -> torch.Tensor:
@@ -44,27 +131,42 @@ def scratch(elements: int, dtype: torch.dtype, device: torch.device, purpose: st
     buffers: dict[tuple[str, torch.dtype], torch.Tensor] = _kept.__dict__.setdefault("buffers", {})
     buffer = buffers.get((purpose, dtype))
     if buffer is None or buffer.numel() < elements:
-        with torch.inference_mode(mode=False):  # kept for later calls, which may train
-            buffer = buffers[purpose, dtype] = torch.empty(elements, dtype=dtype)
+        buffers.pop((purpose, dtype), None)  # before the larger one is made
+        with torch.inference_mode(False):  # a buffer made for inference could not be written to afterwards
+            buffer = buffers[purpose, dtype] = torch.empty(elements, dtype=dtype, device=device)
     return buffer[:elements]
 
 
-def row_tiles(rows: int, columns: int, *, align: int = 1, tile_bytes: int = TILE_BYTES) -> Iterator[tuple[int, int]]:
+def free_scratch() -> None:
+    """Give back the buffers that this thread keeps; the next operation makes new ones."""
+    _kept.__dict__.clear()
+
+
+def row_tiles(rows: int, columns: int, *, align: int = 1, tile_bytes: int | None = None) -> Iterator[tuple[int, int]]:
     """Yield start and stop of tiles of whole rows.
 
     Args:
         rows: Rows of the matrix.
         columns: Elements a row, 4 bytes each.
         align: Every start is a multiple of this many rows.
-        tile_bytes: The size to stay below, if `align` lets it.
+        tile_bytes: The size to stay below, if `align` lets it; `None` for `TILE_BYTES`.
 
     >>> list(row_tiles(10, 4, align=2, tile_bytes=4 * 4 * 5))
     [(0, 4), (4, 8), (8, 10)]
     """
-    fitting = max(tile_bytes // max(4 * columns, 1), 1)
-    step = max(fitting // align, 1) * align
+    step = rows_in_tile(columns, align=align, tile_bytes=tile_bytes)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
+
+
+def rows_in_tile(columns: int, *, align: int = 1, tile_bytes: int | None = None) -> int:
+    """Return how many rows a tile of `row_tiles` has; the last one may have fewer.
+
+    >>> rows_in_tile(4096), rows_in_tile(576, align=4, tile_bytes=2**20)
+    (256, 452)
+    """
+    fitting = max((tile_bytes or TILE_BYTES) // max(4 * columns, 1), 1)
+    return max(fitting // align, 1) * align
 
 
 def row_alignment(columns: int, block_size: int) -> int:
@@ -76,69 +178,21 @@ def row_alignment(columns: int, block_size: int) -> int:
     return block_size // math.gcd(columns, block_size) if columns else 1
 
 
+def as_rows(x: torch.Tensor) -> torch.Tensor:
+    """Return `[..., K]` as `[M, K]`.
+
+    >>> as_rows(torch.ones(2, 3, 4)).shape, as_rows(torch.ones(4)).shape, as_rows(torch.ones(5, 0)).shape
+    (torch.Size([6, 4]), torch.Size([1, 4]), torch.Size([5, 0]))
+    """
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 def computing_dtype(x: torch.Tensor) -> torch.dtype:
-    """Return the dtype to multiply in: x's own on a GPU; on a CPU float32 for the half types, where they are slower."""
+    """Return the dtype to multiply in: x's own on a GPU; on a CPU float32 for the half types, where they are slower.
+
+    >>> computing_dtype(torch.ones(1, dtype=torch.bfloat16))
+    torch.float32
+    """
     if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16):
         return torch.float32
     return x.dtype
-
-
-def tiled_linear(
-    x: torch.Tensor, rows: int, unpack_rows: UnpackRows, bias: torch.Tensor | None, *, align: int = 1
-) -> torch.Tensor:
-    """Return `x @ weight.T + bias` for a weight that is unpacked tile by tile.
-
-    Args:
-        x: `[..., K]`, any floating dtype.
-        rows: N.
-        unpack_rows: Writes rows of the dense weight into a buffer.
-        bias: `[N]` or None.
-        align: Tiles start at multiples of this many rows.
-
-    Returns:
-        `[..., N]` in the dtype of `x`.
-    """
-    dtype, columns = computing_dtype(x), x.shape[-1]
-    x_MK = x.reshape(math.prod(x.shape[:-1]), columns).to(dtype)  # noqa: N806 - the shape suffix of the legend
-    # The result is the tensor that was made, not a view of it: callers write to it in place (`result += ...`), which
-    # autograd refuses for a view that an operation returns.
-    out = x_MK.new_empty(*x.shape[:-1], rows)
-    out_MN = out.view(x_MK.shape[0], rows)  # noqa: N806
-    for start, stop in row_tiles(rows, columns, align=align):
-        tile = _unpacked(unpack_rows, start, stop, columns, dtype, x.device)
-        torch.mm(x_MK, tile.t(), out=out_MN[:, start:stop])
-    if bias is not None:
-        out_MN.add_(bias.to(dtype))
-    return out.to(x.dtype)
-
-
-def tiled_input_grad(
-    grad: torch.Tensor, columns: int, rows: int, unpack_rows: UnpackRows, *, align: int = 1
-) -> torch.Tensor:
-    """Return `grad @ weight`, the gradient of `tiled_linear` with respect to `x`.
-
-    Args:
-        grad: `[..., N]`, any floating dtype.
-        columns: K.
-        rows: N.
-        unpack_rows: As for `tiled_linear`.
-        align: As for `tiled_linear`.
-
-    Returns:
-        `[..., K]` in the dtype of `grad`.
-    """
-    dtype = computing_dtype(grad)
-    grad_MN = grad.reshape(math.prod(grad.shape[:-1]), rows).to(dtype)  # noqa: N806
-    out = grad_MN.new_zeros(*grad.shape[:-1], columns)
-    out_MK = out.view(grad_MN.shape[0], columns)  # noqa: N806
-    for start, stop in row_tiles(rows, columns, align=align):
-        out_MK.addmm_(grad_MN[:, start:stop], _unpacked(unpack_rows, start, stop, columns, dtype, grad.device))
-    return out.to(grad.dtype)
-
-
-def _unpacked(
-    unpack_rows: UnpackRows, start: int, stop: int, columns: int, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    tile = scratch((stop - start) * columns, dtype, device, "tile").view(stop - start, columns)
-    unpack_rows(start, stop, tile)
-    return tile

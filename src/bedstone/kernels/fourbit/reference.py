@@ -1,9 +1,9 @@
 """Four bits and one scale a block, in plain torch, bit for bit as bitsandbytes has it.
 
-The weight is read flat, row after row, in blocks of `block_size` elements that run on across rows; the last one may be
-shorter. A block is divided by its largest magnitude (absmax) and each quotient takes the nearest entry of a 16-entry table;
-a tie takes the lower one. With nested scales ("double quantization") the absmax itself, minus its mean, is kept as one
-byte of a non-linear 8-bit table with one float32 for 256 of them.
+The weight is read flat, row after row, in blocks of `block_size` (an even number) elements that run on across rows; the last
+one may be shorter. A block is divided by its largest magnitude (absmax) and each quotient takes the nearest entry of a
+16-entry table; a tie takes the lower one. With nested scales ("double quantization") the absmax itself, minus its mean, is
+kept as one byte of a non-linear 8-bit table with one float32 for 256 of them.
 
     code(x)  = number of midpoints between sorted table entries that lie below x / absmax
     x        = table[code] * absmax,    absmax = dynamic[byte] * nested_absmax + offset
@@ -16,17 +16,22 @@ References:
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import torch
 
 from bedstone.kernels import layouts
 from bedstone.kernels.memory import empty_output
-from bedstone.kernels.tiles import row_alignment, row_tiles, scratch, tiled_input_grad, tiled_linear
+from bedstone.kernels.tiles import TiledWeight, row_alignment, scratch, tiled_input_grad, tiled_linear
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NESTED_BLOCK = 256
+FLAT_TILE = 2**19
+"""Elements that are packed or unpacked at a time."""
 _PLACES = 2**16 - 1
 _SMALLEST = 1e-38  # what bitsandbytes divides by in place of a smaller absmax
-_FLAT_TILE = 2**18  # elements, 1 MiB of float32
 
 
 def quantize(weight: torch.Tensor, block_size: int, code: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,12 +40,10 @@ def quantize(weight: torch.Tensor, block_size: int, code: str) -> tuple[torch.Te
     count = flat.numel()
     packed = torch.empty(-(-count // 2), dtype=torch.uint8, device=flat.device)
     absmax = torch.empty(-(-count // block_size), dtype=torch.float32, device=flat.device)
-    step = max(_FLAT_TILE // block_size, 1) * block_size
-    for start in range(0, count, step):
-        part = flat[start : start + step].float()
-        blocks = absmax[start // block_size : -(-(start + part.numel()) // block_size)]
-        codes = _codes(part, blocks, block_size, code)
-        packed[start // 2 : start // 2 + -(-codes.numel() // 2)] = layouts.pack_nibbles(codes, pad=_code_of_zero(code))
+    for start, stop in _flat_tiles(count, block_size):
+        scaled = scratch(stop - start, torch.float32, flat.device, "scaled")
+        _scale_to_unit(flat[start:stop], absmax[start // block_size : -(-stop // block_size)], block_size, scaled)
+        packed[start // 2 : -(-stop // 2)] = _packed_codes(scaled, code)
     return packed, absmax
 
 
@@ -83,10 +86,8 @@ def dequantize(
     """Return the dense tensor; the product is float32, rounded once to `dtype`."""
     out = empty_output(shape, dtype, packed.device)
     flat, scales = out.view(-1), dequantize_absmax(absmax, nested_absmax, offset)
-    step = max(_FLAT_TILE // block_size, 1) * block_size
-    for start in range(0, flat.numel(), step):
-        target = flat[start : start + step]
-        _unpack(packed, scales, start, target, block_size, code)
+    for start, stop in _flat_tiles(flat.numel(), block_size):
+        _unpack(packed, scales, start, flat[start:stop], block_size, code)
     return out
 
 
@@ -102,9 +103,8 @@ def linear(
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return `x @ weight.T + bias`."""
-    rows, columns = shape
-    unpack = _row_unpacker(packed, dequantize_absmax(absmax, nested_absmax, offset), columns, block_size, code)
-    return tiled_linear(x, rows, unpack, bias, align=row_alignment(columns, block_size))
+    scales = dequantize_absmax(absmax, nested_absmax, offset)
+    return tiled_linear(x, _tiled(packed, scales, shape, block_size, code), bias)
 
 
 def input_grad(
@@ -118,13 +118,12 @@ def input_grad(
     code: str,
 ) -> torch.Tensor:
     """Return `grad @ weight`."""
-    rows, columns = shape
-    unpack = _row_unpacker(packed, dequantize_absmax(absmax, nested_absmax, offset), columns, block_size, code)
-    return tiled_input_grad(grad, columns, rows, unpack, align=row_alignment(columns, block_size))
+    scales = dequantize_absmax(absmax, nested_absmax, offset)
+    return tiled_input_grad(grad, _tiled(packed, scales, shape, block_size, code))
 
 
 @functools.cache
-@torch.inference_mode(mode=False)  # kept for later calls, which may train
+@torch.inference_mode(mode=False)
 def dynamic_table(device: torch.device) -> torch.Tensor:
     """Return the 256 values of the signed dynamic 8-bit type: a decimal exponent, then a linear fraction; ascending.
 
@@ -132,7 +131,7 @@ def dynamic_table(device: torch.device) -> torch.Tensor:
     """
     values = [0.0, 1.0]
     for exponent in range(7):
-        bounds = torch.linspace(0.1, 1, 2**exponent + 1, dtype=torch.float32)
+        bounds = torch.linspace(0.1, 1, 2**exponent + 1, dtype=torch.float32, device="cpu")
         means = (bounds[:-1] + bounds[1:]) / 2.0
         values += (10.0 ** (exponent - 6) * means).tolist()
         values += (-(10.0 ** (exponent - 6)) * means).tolist()
@@ -142,34 +141,52 @@ def dynamic_table(device: torch.device) -> torch.Tensor:
 # --- one tile ------------------------------------------------------------------------------------
 
 
-def _codes(part: torch.Tensor, absmax: torch.Tensor, block_size: int, code: str) -> torch.Tensor:
-    """Return the codes of a flat run of whole blocks (the last may be short), and write its absmax."""
-    count = part.numel()
-    blocks = torch.nn.functional.pad(part, (0, -count % block_size)).view(-1, block_size)
-    torch.linalg.vector_norm(blocks, torch.inf, dim=1, out=absmax)
-    scaled = (blocks * (1 / absmax.clamp_min(_SMALLEST)).unsqueeze(1)).view(-1)[:count].clamp_(-1, 1)
-    ranks, below = torch.zeros(count, dtype=torch.uint8, device=part.device), torch.empty_like(scaled, dtype=torch.bool)
-    for midpoint in _midpoints(code):
-        torch.gt(scaled, midpoint, out=below)
-        ranks += below.view(torch.uint8)
-    return ranks if code == "nf4" else _rank_to_code(code, part.device)[ranks.int()]
+def _flat_tiles(count: int, block_size: int) -> Iterator[tuple[int, int]]:
+    step = max(FLAT_TILE // block_size, 1) * block_size
+    for start in range(0, count, step):
+        yield start, min(start + step, count)
+
+
+def _scale_to_unit(part: torch.Tensor, absmax: torch.Tensor, block_size: int, scaled: torch.Tensor) -> None:
+    """Write a flat run of blocks over their absmax into `scaled`, and the absmax."""
+    scaled.copy_(part)
+    cut = part.numel() // block_size * block_size
+    blocks, last = scaled[:cut].view(-1, block_size), scaled[cut:]
+    magnitudes = scratch(part.numel(), torch.float32, part.device, "magnitudes")
+    torch.abs(scaled, out=magnitudes)
+    torch.amax(magnitudes[:cut].view(-1, block_size), dim=1, out=absmax[: len(blocks)])
+    blocks.mul_((1 / absmax[: len(blocks)].clamp_min(_SMALLEST)).unsqueeze(1))
+    if last.numel():  # a short block divides, and its absmax is never 0: bitsandbytes' arithmetic, kept for its bits
+        absmax[-1:] = magnitudes[cut:].amax().clamp_min_(_SMALLEST)
+        last.div_(absmax[-1:])
+    scaled.clamp_(-1, 1)
+
+
+def _packed_codes(scaled: torch.Tensor, code: str) -> torch.Tensor:
+    """Return the packed codes of values within -1 ... 1; counted in float32, where a comparison is vectorised."""
+    ranks = scratch(scaled.numel(), torch.float32, scaled.device, "ranks")
+    above = scratch(scaled.numel(), torch.float32, scaled.device, "magnitudes")
+    first, *others = _midpoints(code)
+    torch.gt(scaled, first, out=ranks)
+    for midpoint in others:
+        ranks.add_(torch.gt(scaled, midpoint, out=above))
+    codes = scratch(scaled.numel(), torch.int8, scaled.device, "codes").copy_(ranks).view(torch.uint8)
+    packed = layouts.pack_nibbles(codes, pad=len(others) // 2)  # the rank of 0
+    return packed if code == "nf4" else _codes_of_ranks(code, packed.device)[packed.int()]
 
 
 @functools.cache
 def _midpoints(code: str) -> tuple[float, ...]:
-    ordered = layouts.code_table(code, torch.device("cpu")).sort().values
+    ordered = torch.tensor(layouts.CODE_TABLES[code], dtype=torch.float32, device="cpu").sort().values
     return tuple(((ordered[1:] + ordered[:-1]) / 2).tolist())
 
 
 @functools.cache
-def _code_of_zero(code: str) -> int:
-    return layouts.CODE_TABLES[code].index(0.0)
-
-
-@functools.cache
-@torch.inference_mode(mode=False)  # kept for later calls, which may train
-def _rank_to_code(code: str, device: torch.device) -> torch.Tensor:
-    return layouts.code_table(code, device).sort().indices.to(torch.uint8)
+@torch.inference_mode(mode=False)
+def _codes_of_ranks(code: str, device: torch.device) -> torch.Tensor:
+    """Return, for each byte of two ranks, the byte of the two codes."""
+    order = layouts.code_table(code, torch.device("cpu")).sort(stable=True).indices.to(torch.uint8)
+    return ((order[:, None] << 4) | order).view(-1).to(device)
 
 
 def _unpack(
@@ -190,10 +207,11 @@ def _unpack(
         target.copy_(values[:count])
 
 
-def _row_unpacker(packed: torch.Tensor, scales: torch.Tensor, columns: int, block_size: int, code: str):  # noqa: ANN202
-    def unpack(start: int, stop: int, target: torch.Tensor) -> None:
-        flat = target.view(-1)
-        for low, high in row_tiles(stop - start, columns, align=row_alignment(columns, block_size), tile_bytes=2**20):
-            _unpack(packed, scales, (start + low) * columns, flat[low * columns : high * columns], block_size, code)
+def _tiled(packed: torch.Tensor, scales: torch.Tensor, shape: list[int], block_size: int, code: str) -> TiledWeight:
+    rows, columns = shape
 
-    return unpack
+    def unpack(start: int, stop: int, target: torch.Tensor) -> None:
+        del stop
+        _unpack(packed, scales, start * columns, target.view(-1), block_size, code)
+
+    return TiledWeight(rows, columns, unpack, align=row_alignment(columns, block_size))

@@ -7,26 +7,35 @@
 The quotient is computed as `w * (1 / scale)`, so that the trits are those of transformers' online quantizer. Packed
 `[rows, trit_bytes(columns)]` in the chunked 2-bit layout of `layouts.py`; scale `[rows, blocks]`, or `[1, 1]`.
 
+A product need not bring the trits into the order of their columns. The bits 2p of all bytes, masked out and not even shifted,
+are trits times 4^p; so x is brought into the order of these four planes instead, divided by 4^p, which is exact. Blocks of
+columns with a scale each do not survive this order: there the tile is unpacked as for `dequantize`.
+
 References:
     Ma et al.: The Era of 1-bit LLMs, 2024, https://arxiv.org/abs/2402.17764.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from bedstone.kernels import layouts
-from bedstone.kernels.blocks import block_absmean, blocks_in, scale_blocks_
+from bedstone.kernels.blocks import block_absmean, rows_of, scale_blocks_
+from bedstone.kernels.few_rows import int8_linear, suits_int8_linear
 from bedstone.kernels.memory import empty_output
-from bedstone.kernels.tiles import row_tiles, scratch, tiled_input_grad, tiled_linear
-
-if TYPE_CHECKING:
-    from bedstone.kernels.tiles import UnpackRows
+from bedstone.kernels.tiles import (
+    TiledWeight,
+    as_rows,
+    computing_dtype,
+    row_tiles,
+    scratch,
+    tiled_input_grad,
+    tiled_linear,
+)
 
 _SMALLEST = 1e-5
-_SMALL_TILE = 2**20  # bytes of float32
+SMALL_TILE = 2**20
+"""Bytes of float32 that are rounded or scaled at a time."""
 
 
 def quantize(weight: torch.Tensor, block_size: int, per_tensor: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,10 +44,12 @@ def quantize(weight: torch.Tensor, block_size: int, per_tensor: bool) -> tuple[t
     weight = weight.detach()
     packed = torch.empty(rows, layouts.trit_bytes(columns), dtype=torch.uint8, device=weight.device)
     inverse = 1 / _absmean(weight, block_size, per_tensor).clamp_(min=_SMALLEST)
-    for start, stop in row_tiles(rows, columns, tile_bytes=_SMALL_TILE):
-        dense = torch.empty(stop - start, columns, device=weight.device).copy_(weight[start:stop])
-        scale_blocks_(dense, inverse if inverse.shape[0] == 1 else inverse[start:stop], block_size)
-        packed[start:stop] = layouts.pack_trits(dense.round_().clamp_(-1, 1).add_(1).to(torch.uint8))
+    for start, stop in row_tiles(rows, columns, tile_bytes=SMALL_TILE):
+        dense = _dense_buffer(weight, start, stop, columns).copy_(weight[start:stop])
+        scale_blocks_(dense, rows_of(inverse, start, stop), block_size)
+        # By way of int8: torch converts to it ten times as fast as to uint8.
+        codes = dense.round_().clamp_(-1, 1).add_(1).to(torch.int8).view(torch.uint8)
+        packed[start:stop] = layouts.pack_trits(codes)
     return packed, 1 / inverse
 
 
@@ -47,14 +58,12 @@ def dequantize(
 ) -> torch.Tensor:
     """Return the dense matrix; the product is float32, rounded once to `dtype`."""
     rows, columns = shape
-    out, unpack = empty_output(shape, dtype, packed.device), row_unpacker(packed, scale, columns, block_size)
-    for start, stop in row_tiles(rows, columns, tile_bytes=_SMALL_TILE):
-        if dtype is torch.float32:
-            unpack(start, stop, out[start:stop])
-        else:
-            tile = scratch((stop - start) * columns, torch.float32, packed.device, "dense").view(-1, columns)
-            unpack(start, stop, tile)
-            out[start:stop] = tile
+    out = empty_output(shape, dtype, packed.device)
+    for start, stop in row_tiles(rows, columns, tile_bytes=SMALL_TILE):
+        dense = out[start:stop] if dtype is torch.float32 else _dense_buffer(packed, start, stop, columns)
+        _unpack(packed[start:stop], rows_of(scale, start, stop), dense, block_size)
+        if dtype is not torch.float32:
+            out[start:stop] = dense
     return out
 
 
@@ -67,31 +76,71 @@ def linear(
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return `x @ weight.T + bias`."""
-    rows, columns = shape
-    return tiled_linear(x, rows, row_unpacker(packed, scale, columns, block_size), bias)
+    if not _by_planes(x, scale):
+        return tiled_linear(x, _tiled(packed, scale, shape, block_size), bias)
+    x_MK = as_rows(x)  # noqa: N806 - M rows of x, K columns
+    if suits_int8_linear(x_MK):
+        x_planes = layouts.to_trit_planes(x_MK)
+        tiles = (
+            layouts.trit_planes(packed[start:stop]).flatten(1)
+            for start, stop in row_tiles(*packed.shape, tile_bytes=SMALL_TILE)
+        )
+        out = int8_linear(x_planes, tiles, scale.view(-1), bias)
+    else:
+        x_planes = layouts.to_trit_planes(x_MK.to(computing_dtype(x)))
+        out = tiled_linear(x_planes, _tiled_planes(packed, scale), bias).to(x.dtype)
+    return out.view(*x.shape[:-1], shape[0])
 
 
 def input_grad(
     grad: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_size: int
 ) -> torch.Tensor:
     """Return `grad @ weight`."""
-    rows, columns = shape
-    return tiled_input_grad(grad, columns, rows, row_unpacker(packed, scale, columns, block_size))
+    if not _by_planes(grad, scale):
+        return tiled_input_grad(grad, _tiled(packed, scale, shape, block_size))
+    grad_MN = as_rows(grad).to(computing_dtype(grad))  # noqa: N806
+    planes = tiled_input_grad(grad_MN, _tiled_planes(packed, scale))
+    return layouts.from_trit_planes(planes, shape[1]).to(grad.dtype).view(*grad.shape[:-1], shape[1])
 
 
-def row_unpacker(packed: torch.Tensor, scale: torch.Tensor, columns: int, block_size: int) -> UnpackRows:
-    """Return what writes rows of the dense weight into a buffer of any floating dtype."""
+# --- one tile ------------------------------------------------------------------------------------
 
+
+def _by_planes(x: torch.Tensor, scale: torch.Tensor) -> bool:
+    """Whether a scale belongs to whole rows, and dividing x by 64 keeps its bits (float16 would lose small ones)."""
+    return scale.shape[1] == 1 and computing_dtype(x) in (torch.float32, torch.float64)
+
+
+def _tiled_planes(packed: torch.Tensor, scale: torch.Tensor) -> TiledWeight:
     def unpack(start: int, stop: int, target: torch.Tensor) -> None:
-        target.copy_(layouts.unpack_trits(packed[start:stop], columns))
-        scale_blocks_(target.sub_(1), scale if scale.shape[0] == 1 else scale[start:stop], block_size)
+        target.copy_(layouts.trit_planes(packed[start:stop]).flatten(1))
 
-    return unpack
+    return TiledWeight(packed.shape[0], 4 * packed.shape[1], unpack, row_scale=scale.view(-1))
+
+
+def _tiled(packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_size: int) -> TiledWeight:
+    def unpack(start: int, stop: int, target: torch.Tensor) -> None:
+        _unpack(packed[start:stop], rows_of(scale, start, stop), target, block_size)
+
+    return TiledWeight(shape[0], shape[1], unpack)
+
+
+def _unpack(packed: torch.Tensor, scale: torch.Tensor, target: torch.Tensor, block_size: int) -> None:
+    target.copy_(layouts.unpack_trits(packed, target.shape[1]))
+    scale_blocks_(target.sub_(1), scale, block_size)
+
+
+def _dense_buffer(matrix: torch.Tensor, start: int, stop: int, columns: int) -> torch.Tensor:
+    return scratch((stop - start) * columns, torch.float32, matrix.device, "dense").view(stop - start, columns)
 
 
 def _absmean(weight: torch.Tensor, block_size: int, per_tensor: bool) -> torch.Tensor:
     if per_tensor:  # in one go, since the order of the sum decides the last bit, and transformers sums so
-        return weight.float().abs().mean().view(1, 1) if weight.numel() else torch.zeros(1, 1, device=weight.device)
-    tiles = row_tiles(*weight.shape, tile_bytes=_SMALL_TILE)
+        return weight.float().abs().mean().view(1, 1) if weight.numel() else _float32_zeros(weight, 1, 1)
+    tiles = row_tiles(*weight.shape, tile_bytes=SMALL_TILE)
     parts = [block_absmean(weight[start:stop].float(), block_size) for start, stop in tiles]
-    return torch.cat(parts) if parts else torch.empty(0, blocks_in(weight.shape[1], block_size), device=weight.device)
+    return torch.cat(parts) if parts else _float32_zeros(weight, 0, 0)
+
+
+def _float32_zeros(weight: torch.Tensor, *shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.float32, device=weight.device)
