@@ -30,6 +30,8 @@ from bedstone.quant.view import ReadOnlyView
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from torch.distributed.device_mesh import DeviceMesh
+
     from bedstone.quant.scheme import Parts, Scheme
 
 aten = torch.ops.aten
@@ -62,23 +64,25 @@ class RowShard(QuantizedTensor):
         made.whole_rows, made.rank_rows = context[2:]
         return made
 
-    def fsdp_pre_all_gather(self, mesh: Any) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
-        """Return what every rank gives to the gather, and the parts that all of them have.
+    def fsdp_pre_all_gather(self, mesh: DeviceMesh) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor | None]]:
+        """Return what this rank gives to the gather, and for every part by name: itself, or nothing if it is gathered.
 
         Args:
-            mesh: Not needed. The signature with the mesh alone is the one for which torch allows other sizes than that of the
-                dense weight, and so uneven shards.
+            mesh: Of the gather. The signature with the mesh alone is the one for which torch allows other sizes than that of
+                the dense weight, and so uneven shards.
         """
-        del mesh
-        parts = self.padded_parts(self.rank_rows)
-        grows = _growing(self, self.rank_rows)
-        inputs = tuple(parts[name].view(torch.uint8) for name in grows)
-        return inputs, {name: part for name, part in parts.items() if name not in grows}
+        parts, gathered = self.padded_parts(self.rank_rows), _growing(self, self.rank_rows)
+        if (
+            mesh.size() == 1
+        ):  # torch copies one input alone where one rank has all rows; the others are whole as they are
+            gathered = gathered[:1]
+        inputs = tuple(parts[name].view(torch.uint8) for name in gathered)
+        return inputs, {name: None if name in gathered else part for name, part in parts.items()}
 
     def fsdp_post_all_gather(
         self,
         outputs: tuple[torch.Tensor, ...],
-        shared: dict[str, torch.Tensor],
+        kept: dict[str, torch.Tensor | None],
         param_dtype: torch.dtype,
         *,
         out: torch.Tensor | None = None,
@@ -86,18 +90,17 @@ class RowShard(QuantizedTensor):
         """Return the whole weight on the gathered bytes.
 
         Args:
-            outputs: The growing parts of all ranks, one behind the other.
-            shared: The other parts.
+            outputs: The gathered parts, those of all ranks one behind the other.
+            kept: The other parts.
             param_dtype: Of the whole weight; the dtype of mixed precision.
-            out: What an earlier call returned. Its parts lie on `outputs`, so it has its values already.
+            out: What an earlier call returned. Its gathered parts lie on `outputs`, so they have their values already.
         """
         if out is not None:
-            _refresh(out, shared)
+            _refresh(out, kept)
             return None
-        gathered = dict(zip(_growing(self, self.rank_rows), outputs, strict=True))
+        gathered = iter(outputs)
         parts = {
-            name: gathered[name].view(part.dtype) if name in gathered else shared[name]
-            for name, part in self.parts.items()
+            name: next(gathered).view(self.parts[name].dtype) if part is None else part for name, part in kept.items()
         }
         return self.whole(parts, param_dtype), ()
 
@@ -227,13 +230,14 @@ def _padded(part: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return room
 
 
-def _refresh(whole: torch.Tensor, shared: dict[str, torch.Tensor]) -> None:
+def _refresh(whole: torch.Tensor, kept: Mapping[str, torch.Tensor | None]) -> None:
     """Bring the parts that are not gathered up to date: another tensor stands in the shard after a load or a move."""
     assert isinstance(whole, QuantizedTensor)
     for name, part in whole.parts.items():
-        if name in shared and shared[name].data_ptr() != part.data_ptr():
+        new = kept[name]
+        if new is not None and new.data_ptr() != part.data_ptr():
             with torch.autograd._unsafe_preserve_version_counter(part):  # noqa: SLF001  # pyright: ignore[reportPrivateImportUsage] - as FSDP2 does
-                part.copy_(shared[name])
+                part.copy_(new[: part.shape[0]] if part.ndim else new)
 
 
 # --- handlers of a shard -------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def prepare_for_sharding(model: nn.Module, ranks: int) -> ShardingReport:
     expanded: list[str] = []
     whole: dict[str, nn.Parameter] = {}
     reasons: dict[str, str] = {}
-    made: dict[int, nn.Parameter] = {}
+    made: dict[int, tuple[nn.Parameter, str]] = {}
     for prefix, module in model.named_modules():
         for short, parameter in list(module.named_parameters(recurse=False)):
             if not isinstance(parameter, QuantizedTensor):
@@ -81,12 +81,12 @@ def prepare_for_sharding(model: nn.Module, ranks: int) -> ShardingReport:
             name = f"{prefix}.{short}" if prefix else short
             if id(parameter) not in made:  # layers that share a weight go on sharing it
                 made[id(parameter)] = _fit_to_cut(parameter, ranks)
-            fit = made[id(parameter)]
+            fit, reason = made[id(parameter)]
             if fit is not parameter:
                 setattr(module, short, fit)
                 expanded.append(name)
-            elif reason := why_not_cut(parameter, _rows_a_rank(parameter, ranks)):
-                whole[name], reasons[name] = parameter, reason
+            if reason:
+                whole[name], reasons[name] = fit, reason
     return ShardingReport(tuple(expanded), whole, reasons)
 
 
@@ -128,16 +128,14 @@ def why_not_cut(weight: QuantizedTensor, rows: int) -> str:
     return ""
 
 
-def _fit_to_cut(parameter: Any, ranks: int) -> nn.Parameter:
-    if why_not_cut(parameter, _rows_a_rank(parameter, ranks)):
-        expanded = expand_scales(parameter)
-        if not why_not_cut(expanded, _rows_a_rank(parameter, ranks)):
-            return nn.Parameter(expanded, requires_grad=False)
-    return parameter
-
-
-def _rows_a_rank(weight: torch.Tensor, ranks: int) -> int:
-    return -(-weight.shape[0] // ranks)
+def _fit_to_cut(parameter: Any, ranks: int) -> tuple[nn.Parameter, str]:
+    """Return a parameter that can be cut; the given one, and why not, where there is none."""
+    rows = -(-parameter.shape[0] // ranks)
+    if not why_not_cut(parameter, rows):
+        return parameter, ""
+    expanded = expand_scales(parameter)
+    reason = why_not_cut(expanded, rows)
+    return (parameter, reason) if reason else (nn.Parameter(expanded, requires_grad=False), "")
 
 
 # --- what torch calls on a weight that is being sharded ------------------------------------------

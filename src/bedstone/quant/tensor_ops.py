@@ -3,7 +3,8 @@
 operation                          result
 detach, alias                      a packed weight that shares the parts
 clone, _to_copy                    a packed weight with parts of its own; a change of dtype or device stays packed
-copy_ into a packed weight         packed to packed of the same scheme is exact; all else is packed anew
+copy_ into a packed weight         packed to packed of the same scheme is exact; values that it has already change nothing;
+                                   all else is packed anew
 narrow rows (slice, split)         a packed weight of these rows that shares the parts, where the scheme can be cut there;
                                    read-only if other rows have a part in common with them, such as one scale for all
 view, as_strided of the same shape a packed weight that shares the parts
@@ -18,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_map_only
 
 from bedstone.quant.errors import QuantizationError
@@ -108,8 +110,16 @@ def _copy_(weight: QuantizedTensor, source: torch.Tensor, non_blocking: bool = F
             part.copy_(source.parts[name], non_blocking)
         return weight
     dense = source.dequantize() if isinstance(source, QuantizedTensor) else source
-    weight.fill(weight.repacked(dense.to(weight.device, weight.dtype).expand(weight.shape), "copy_"))
+    dense = dense.to(weight.device, weight.dtype).expand(weight.shape)
+    if not _holds(weight, dense):
+        weight.fill(weight.repacked(dense, "copy_"))
     return weight
+
+
+def _holds(weight: QuantizedTensor, dense: torch.Tensor) -> bool:
+    """Tell whether a weight has these values already: DDP copies each one onto itself, and to pack it anew may move it."""
+    known = weight.device.type != "meta" and not isinstance(dense, FakeTensor)
+    return known and torch.equal(weight.dequantize(), dense)
 
 
 def _like(func: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
