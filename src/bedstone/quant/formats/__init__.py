@@ -17,6 +17,10 @@ from bedstone.quant.formats.errors import FormatVersionError as FormatVersionErr
 from bedstone.quant.formats.errors import WeightFormatError as WeightFormatError
 from bedstone.quant.formats.flat import flatten_state_dict as flatten_state_dict
 from bedstone.quant.formats.flat import unflatten_state_dict as unflatten_state_dict
+from bedstone.quant.formats.gguf_export import GgufReport as GgufReport
+from bedstone.quant.formats.gguf_export import GgufTensor as GgufTensor
+from bedstone.quant.formats.gguf_export import export_gguf as export_gguf
+from bedstone.quant.formats.gguf_load import load_gguf as load_gguf
 from bedstone.quant.formats.i2_s import from_i2_s as from_i2_s
 from bedstone.quant.formats.i2_s import to_i2_s as to_i2_s
 from bedstone.quant.formats.native import assign_state as assign_state
@@ -25,12 +29,16 @@ from bedstone.quant.formats.native import save_quantized as save_quantized
 
 __all__ = [
     "FormatVersionError",
+    "GgufReport",
+    "GgufTensor",
     "WeightFormatError",
     "assign_state",
+    "export_gguf",
     "flatten_state_dict",
     "from_bitnet",
     "from_bitsandbytes",
     "from_i2_s",
+    "load_gguf",
     "load_quantized",
     "save_quantized",
     "to_bitnet",
