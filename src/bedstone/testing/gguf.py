@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+
 from typing import TYPE_CHECKING
 
 from bedstone.testing.tiny import tiny_llama, tiny_tokenizer
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
 
 def write_tiny_gguf(path: str | os.PathLike[str], seed: int = 0) -> Path:
