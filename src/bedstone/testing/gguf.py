@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import TYPE_CHECKING
 
 from bedstone.testing.tiny import tiny_llama, tiny_tokenizer
