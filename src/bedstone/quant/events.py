@@ -24,7 +24,7 @@ class ModelQuantized(Event):
     >>> print(ModelQuantized(
     ...     scheme="nf4", options={}, layers=2, dense_bytes=8192, packed_bytes=1152, left_dense={"lm_head": "skipped"}
     ... ).message())
-    Packed 2 linear layers as nf4: 1.1 KiB instead of 8.0 KiB. Dense stay lm_head (skipped).
+    Packed 2 linear layers as nf4: 1.13 KiB instead of 8 KiB. Dense stay lm_head (skipped).
     """
 
     name: ClassVar[str] = "model_quantized"

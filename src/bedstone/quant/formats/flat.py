@@ -11,6 +11,7 @@ Names, shapes and dtypes of the parts are not written down: the scheme says them
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -204,13 +205,19 @@ def _read(name: str, description: Any) -> tuple[Scheme, tuple[int, ...], torch.d
         shape = tuple(sizes)
         if not shape or not all(isinstance(size, int) and size >= 0 for size in shape):
             raise ValueError(f"shape {sizes}")  # noqa: TRY301 - told with the others
-        return scheme_from_dict(options), shape, parse_dtype(dtype)
+        return _scheme(json.dumps(options, sort_keys=True)), shape, parse_dtype(dtype)
     except UnknownNameError as error:
         if error.kind == schemes.kind:  # of a plug-in that is not installed; the message lists those that are
             raise
         raise _unreadable(name, error) from error
     except (LookupError, TypeError, ValueError, CoreError) as error:
         raise _unreadable(name, error) from error
+
+
+@lru_cache(maxsize=64)
+def _scheme(options: str) -> Scheme:
+    """The layers of a model share one scheme: it is made, and told as valid, once."""
+    return scheme_from_dict(json.loads(options))
 
 
 def _unreadable(name: str, error: Exception) -> WeightFormatError:
