@@ -42,7 +42,7 @@ def int8_linear(
 
     Args:
         x: `[..., K]`, one that `suits_int8_linear`.
-        tiles: int8 `[some rows, K]` each, together N rows.
+        tiles: int8 `[some rows, K]` each, together N rows; one may overwrite the one before.
         row_scale: float32 `[N]` or `[1]`.
         bias: `[N]` or None.
 
@@ -59,3 +59,13 @@ def int8_linear(
     if bias is not None:
         out_MN.add_(bias)
     return out_MN.to(x.dtype).view(*x.shape[:-1], out_MN.shape[1])
+
+
+def int8_workspace(x: torch.Tensor, rows: int) -> int:
+    """Return the bytes that `int8_linear` takes besides its result.
+
+    Args:
+        x: As there.
+        rows: N.
+    """
+    return x.numel() // x.shape[-1] * rows * 8 + 2 * rows  # two in bfloat16, one in float32, and the ones

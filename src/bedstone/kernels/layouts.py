@@ -220,22 +220,24 @@ def unpack_trits(packed: torch.Tensor, columns: int) -> torch.Tensor:
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
-def trit_planes(packed: torch.Tensor) -> torch.Tensor:
+def trit_planes(packed: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Return the trits of `pack_trits`, not in the order of their columns and not shifted: a mask a plane, nothing else.
 
     Args:
         packed: uint8 `[rows, bytes]`.
+        out: uint8 `[rows * 4 * bytes]`, where they are written.
 
     Returns:
-        int8 `[rows, 4, bytes]`: plane p holds trit * 4^p for bits 2p of each byte.
+        int8 `[rows, 4 * bytes]`, the memory of `out`: plane p holds trit * 4^p for bits 2p of each byte.
 
-    >>> trit_planes(torch.tensor([[0b10_01_00_10]], dtype=torch.uint8)).tolist()
-    [[[1], [-4], [0], [64]]]
+    >>> trit_planes(torch.tensor([[0b10_01_00_10]], dtype=torch.uint8), torch.empty(4, dtype=torch.uint8)).tolist()
+    [[1, -4, 0, 64]]
     """
-    planes = packed.new_empty(packed.shape[0], 4, packed.shape[1])
+    planes = out.view(packed.shape[0], 4, packed.shape[1])
     for p in range(4):
         torch.bitwise_and(packed, 3 << 2 * p, out=planes[:, p])
-    return planes.sub_(_plane_factor(packed, torch.uint8)).view(torch.int8)  # code 1 is trit 0; bytes wrap around
+    planes.sub_(_plane_factor(packed, torch.uint8))  # code 1 is trit 0; bytes wrap around
+    return planes.flatten(1).view(torch.int8)
 
 
 def to_trit_planes(x: torch.Tensor) -> torch.Tensor:
@@ -265,7 +267,7 @@ def from_trit_planes(planes: torch.Tensor, columns: int) -> torch.Tensor:
     """Return the rows that `to_trit_planes` reordered, divided by 4^p once more: what a product over rows leaves behind.
 
     Args:
-        planes: `[M, 4 * trit_bytes(columns)]`.
+        planes: `[M, 4 * trit_bytes(columns)]`, contiguous; overwritten.
         columns: Of the result.
 
     >>> from_trit_planes(torch.tensor([[1.0, 4.0, 16.0, 0.0]]), 3)
@@ -273,7 +275,7 @@ def from_trit_planes(planes: torch.Tensor, columns: int) -> torch.Tensor:
     """
     rows = planes.shape[0]
     full, rest = divmod(columns, TRITS_PER_CHUNK)
-    planes = planes.view(rows, 4, trit_bytes(columns)) / _plane_factor(planes, planes.dtype)
+    planes = planes.view(rows, 4, trit_bytes(columns)).div_(_plane_factor(planes, planes.dtype))
     cut = full * TRITS_PER_CHUNK
     x = planes.new_empty(rows, columns)
     chunks = planes[:, :, : cut // 4].unflatten(2, (full, TRITS_PER_CHUNK // 4))

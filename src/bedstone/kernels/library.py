@@ -10,11 +10,15 @@ the other's derivative, packed weights have none, so one rule serves every forma
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import forward_ad
 from torch.utils._pytree import tree_leaves
+
+from bedstone.core.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,46 +26,85 @@ if TYPE_CHECKING:
 LIBRARY = torch.library.Library("bedstone", "FRAGMENT")
 """The handle that registers; it must live as long as the operations."""
 
+_WORKSPACES: dict[str, Callable[..., int]] = {}
 
-def define(schema: str, body: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+
+@dataclass(frozen=True)
+class Operation:
+    """What an operation consists of, three functions of the same arguments.
+
+    Attributes:
+        body: Computes it in plain torch.
+        fake: Gives shapes and dtypes of the result without computing.
+        workspace: Gives the bytes that the body needs besides arguments and result.
+    """
+
+    body: Callable[..., Any]
+    fake: Callable[..., Any]
+    workspace: Callable[..., int]
+
+
+def workspace_bytes(op: str, *args: Any) -> int:
+    """Return the most that an operation takes besides its arguments and its result: what a fake run does not show.
+
+    Part of it, the tiles, is kept from call to call (`tiles.free_scratch` gives it back). What the vendor's matrix product
+    takes for itself is not in it.
+
+    Args:
+        op: The name of an operation, such as `linear_4bit`.
+        args: Its arguments, contiguous; tensors may be on the meta device, since only shapes and dtypes are read.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        UnknownNameError: No operation has this name.
+
+    >>> import bedstone.kernels.eightbit
+    >>> codes, absmax = torch.empty(576, 576, dtype=torch.int8, device="meta"), torch.empty(576, 1, device="meta")
+    >>> workspace_bytes("linear_8bit", torch.empty(1, 576), codes, absmax, 576, None)
+    1345792
+    """
+    if op not in _WORKSPACES:
+        raise UnknownNameError("packed operation", op, _WORKSPACES)
+    return _WORKSPACES[op](*args)
+
+
+def define(schema: str, operation: Operation) -> Any:
     """Register an operation that runs on every device, without a derivative of its own.
 
     Args:
         schema: In torch's notation, `name(Tensor x, ...) -> Tensor`.
-        body: What computes it in plain torch.
-        fake: What gives shapes and dtypes of the result without computing.
+        operation: What it does.
 
     Returns:
         The operation, `torch.ops.bedstone.<name>.default`.
     """
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_contiguous_strides))
     name = schema.partition("(")[0]
-    LIBRARY.impl(name, body, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"bedstone::{name}", fake, lib=LIBRARY)
+    LIBRARY.impl(name, operation.body, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"bedstone::{name}", operation.fake, lib=LIBRARY)
+    _WORKSPACES[name] = operation.workspace
     return getattr(torch.ops.bedstone, name).default
 
 
 def define_linear(
-    name: str,
-    weight: str,
-    *,
-    forward: tuple[Callable[..., Any], Callable[..., Any]],
-    input_grad: tuple[Callable[..., Any], Callable[..., Any]],
+    name: str, weight: str, *, forward: Operation, input_grad: Operation
 ) -> tuple[Callable[..., torch.Tensor], Any, Any]:
     """Register `linear_<name>` and `linear_<name>_input_grad`, differentiable in everything but the weight.
 
     Args:
         name: The format.
         weight: The arguments that describe the packed weight, in torch's notation.
-        forward: Body and fake of `(x, *weight, bias)`.
-        input_grad: Body and fake of `(grad, *weight)`.
+        forward: Of `(x, *weight, bias)`.
+        input_grad: Of `(grad, *weight)`.
 
     Returns:
         The product as users call it, and the two operations. The product is the operation itself, except inside the
         transforms of `torch.func` and in forward-mode AD, which know no derivative that is registered with an operation.
     """
-    linear = define(f"linear_{name}(Tensor x, {weight}, Tensor? bias) -> Tensor", *forward)
-    backward = define(f"linear_{name}_input_grad(Tensor grad, {weight}) -> Tensor", *input_grad)
+    linear = define(f"linear_{name}(Tensor x, {weight}, Tensor? bias) -> Tensor", forward)
+    backward = define(f"linear_{name}_input_grad(Tensor grad, {weight}) -> Tensor", input_grad)
     weight_arguments = weight.count(",") + 1
     rules = _Derivative(linear, weight_arguments), _Derivative(backward, weight_arguments)
     products = []
@@ -101,7 +144,8 @@ class _Derivative:
         """Return the gradients of the first argument and of the bias, those that are asked for."""
         rest = () if self.has_bias else (None,)  # the other one's bias
         first = self.other(grad, *ctx.fixed.whole(ctx.saved_tensors), *rest) if of_first else None
-        return first, grad.reshape(-1, grad.shape[-1]).sum(0) if of_bias else None
+        rows = math.prod(grad.shape[:-1])
+        return first, grad.reshape(rows, grad.shape[-1]).sum(0) if of_bias else None
 
 
 class _Fixed:

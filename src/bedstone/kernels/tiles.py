@@ -100,18 +100,24 @@ def tiled_input_grad(grad: torch.Tensor, weight: TiledWeight) -> torch.Tensor:
     return out_MK.to(grad.dtype).view(*grad.shape[:-1], weight.columns)
 
 
-def product_bytes(x: torch.Tensor, columns_out: int, *, scaled: bool = False) -> int:
-    """Return what `tiled_linear` or `tiled_input_grad` takes besides tile and result.
+def product_workspace(
+    x: torch.Tensor, rows: int, columns: int, *, align: int = 1, unpack_bytes: int = 0, scaled: bool = False
+) -> int:
+    """Return the bytes that a product of x and a tiled weight takes besides its result; see `library.workspace_bytes`.
 
     Args:
-        x: Its first argument.
-        columns_out: Columns of the result.
-        scaled: Whether the first argument is multiplied by row scales.
+        x: The first argument of `tiled_linear` or `tiled_input_grad`.
+        rows: N.
+        columns: K.
+        align: As in `TiledWeight`.
+        unpack_bytes: What `unpack` takes for each element of a tile.
+        scaled: Whether `tiled_input_grad` multiplies row scales.
     """
-    dtype = computing_dtype(x)
-    rows = x.numel() // max(x.shape[-1], 1)
-    converted = (x.numel() + rows * columns_out) * dtype.itemsize if dtype != x.dtype else 0
-    return converted + scaled * x.numel() * dtype.itemsize
+    dtype, width = computing_dtype(x), x.shape[-1]
+    inputs = math.prod(x.shape[:-1])
+    tile = min(rows, rows_in_tile(columns, align=align)) * columns
+    converted = inputs * (rows + columns) * dtype.itemsize if dtype != x.dtype else 0
+    return tile * (dtype.itemsize + unpack_bytes) + converted + scaled * inputs * width * dtype.itemsize
 
 
 def scratch(elements: int, dtype: torch.dtype, device: torch.device, purpose: str) -> torch.Tensor:

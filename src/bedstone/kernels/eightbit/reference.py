@@ -68,7 +68,7 @@ def linear(
     x: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, block_size: int, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """Return `x @ weight.T + bias`."""
-    if codes.dtype is torch.int8 and absmax.shape[1] == 1 and suits_int8_linear(x):
+    if few_rows(x, codes, absmax):
         return int8_linear(x, [codes], absmax.view(-1) * (1 / LIMITS[torch.int8]), bias)
     return tiled_linear(x, _tiled(codes, absmax, block_size, computing_dtype(x)), bias)
 
@@ -78,10 +78,20 @@ def input_grad(grad: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, bl
     return tiled_input_grad(grad, _tiled(codes, absmax, block_size, computing_dtype(grad)))
 
 
+def few_rows(x: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor) -> bool:
+    """Return whether `linear` takes torch's own int8 product."""
+    return codes.dtype is torch.int8 and absmax.shape[1] == 1 and suits_int8_linear(x)
+
+
+def scaled_by_row(absmax: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Return whether scales multiply outputs instead of weights; in float16 the sums before that could overflow."""
+    return absmax.shape[1] == 1 and dtype in (torch.float32, torch.float64)
+
+
 def _tiled(codes: torch.Tensor, absmax: torch.Tensor, block_size: int, dtype: torch.dtype) -> TiledWeight:
     rows, columns = codes.shape
     scale = absmax * (1 / LIMITS[codes.dtype])
-    by_row = absmax.shape[1] == 1 and dtype in (torch.float32, torch.float64)  # unscaled sums could leave float16
+    by_row = scaled_by_row(absmax, dtype)
 
     def unpack(start: int, stop: int, target: torch.Tensor) -> None:
         target.copy_(codes[start:stop])

@@ -1,15 +1,20 @@
-"""The operations of 4-bit weights: schemas, fakes, derivatives. What they compute is told in `reference.py`."""
+"""The operations of 4-bit weights: schemas, fakes, workspaces, derivatives. What they compute is told in `reference.py`."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 
 from bedstone.kernels.fourbit import reference
-from bedstone.kernels.library import define, define_linear
+from bedstone.kernels.library import Operation, define, define_linear
+from bedstone.kernels.tiles import computing_dtype, product_workspace, row_alignment
 
 _WEIGHT = (
     "Tensor packed, Tensor absmax, Tensor? nested_absmax, Tensor? offset, SymInt[] shape, int block_size, str code"
 )
+_INDEX_BYTES = 2  # an int32 a byte of two codes
+_SMALL = 2**14  # tables and what belongs to single blocks
 
 
 def _fake_quantize(weight: torch.Tensor, block_size: int, code: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,18 +44,51 @@ def _fake_input_grad(grad, packed, absmax, nested_absmax, offset, shape, block_s
     return grad.new_empty(*grad.shape[:-1], shape[1])
 
 
+def _quantize_workspace(weight: torch.Tensor, block_size: int, code: str) -> int:
+    del block_size
+    tile = min(weight.numel(), reference.FLAT_TILE)
+    converting = 3 if code == "fp4" else 0  # from ranks to codes
+    return (14 + converting) * tile + _SMALL
+
+
+def _quantize_absmax_workspace(absmax: torch.Tensor) -> int:
+    return 24 * absmax.numel() + _SMALL
+
+
+def _dequantize_workspace(packed, absmax, nested_absmax, offset, shape, block_size, code, dtype):  # noqa: ANN001, ANN202
+    del packed, offset, block_size, code
+    tile = min(math.prod(shape), reference.FLAT_TILE)
+    return tile * (_INDEX_BYTES + (4 if dtype != torch.float32 else 0)) + _scale_bytes(absmax, nested_absmax)
+
+
+def _linear_workspace(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias=None):  # noqa: ANN001, ANN202
+    del packed, offset, code, bias
+    rows, columns = shape
+    unpack_bytes = _INDEX_BYTES + (4 if computing_dtype(x) != torch.float32 else 0)
+    align = row_alignment(columns, block_size)
+    product = product_workspace(x, rows, columns, align=align, unpack_bytes=unpack_bytes)
+    return product + _scale_bytes(absmax, nested_absmax)
+
+
+def _scale_bytes(absmax: torch.Tensor, nested_absmax: torch.Tensor | None) -> int:
+    return _SMALL + (8 * absmax.numel() if nested_absmax is not None else 0)
+
+
 quantize_4bit = define(
-    "quantize_4bit(Tensor weight, int block_size, str code) -> (Tensor, Tensor)", reference.quantize, _fake_quantize
+    "quantize_4bit(Tensor weight, int block_size, str code) -> (Tensor, Tensor)",
+    Operation(reference.quantize, _fake_quantize, _quantize_workspace),
 )
 quantize_absmax = define(
-    "quantize_absmax(Tensor absmax) -> (Tensor, Tensor, Tensor)", reference.quantize_absmax, _fake_quantize_absmax
+    "quantize_absmax(Tensor absmax) -> (Tensor, Tensor, Tensor)",
+    Operation(reference.quantize_absmax, _fake_quantize_absmax, _quantize_absmax_workspace),
 )
 dequantize_4bit = define(
-    f"dequantize_4bit({_WEIGHT}, ScalarType dtype) -> Tensor", reference.dequantize, _fake_dequantize
+    f"dequantize_4bit({_WEIGHT}, ScalarType dtype) -> Tensor",
+    Operation(reference.dequantize, _fake_dequantize, _dequantize_workspace),
 )
 linear_4bit, linear_4bit_op, linear_4bit_input_grad = define_linear(
     "4bit",
     _WEIGHT,
-    forward=(reference.linear, _fake_linear),
-    input_grad=(reference.input_grad, _fake_input_grad),
+    forward=Operation(reference.linear, _fake_linear, _linear_workspace),
+    input_grad=Operation(reference.input_grad, _fake_input_grad, _linear_workspace),
 )

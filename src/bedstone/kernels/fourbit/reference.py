@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bedstone.kernels import layouts
+from bedstone.kernels.blocks import scale_blocks_
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.tiles import TiledWeight, row_alignment, scratch, tiled_input_grad, tiled_linear
 
@@ -68,9 +69,8 @@ def dequantize_absmax(
     """Return absmax as float32, from either form."""
     if nested_absmax is None or offset is None:
         return absmax
-    values = dynamic_table(absmax.device)[absmax.int()]
-    groups = torch.nn.functional.pad(values, (0, -values.numel() % NESTED_BLOCK)).view(-1, NESTED_BLOCK)
-    return (groups * nested_absmax.unsqueeze(1)).view(-1)[: values.numel()] + offset
+    values = torch.index_select(dynamic_table(absmax.device), 0, absmax.int())
+    return scale_blocks_(values.view(1, -1), nested_absmax.view(1, -1), NESTED_BLOCK).view(-1).add_(offset)
 
 
 def dequantize(
@@ -172,7 +172,7 @@ def _packed_codes(scaled: torch.Tensor, code: str) -> torch.Tensor:
         ranks.add_(torch.gt(scaled, midpoint, out=above))
     codes = scratch(scaled.numel(), torch.int8, scaled.device, "codes").copy_(ranks).view(torch.uint8)
     packed = layouts.pack_nibbles(codes, pad=len(others) // 2)  # the rank of 0
-    return packed if code == "nf4" else _codes_of_ranks(code, packed.device)[packed.int()]
+    return packed if code == "nf4" else _codes_of_ranks(code, packed.device).index_select(0, packed.int())
 
 
 @functools.cache

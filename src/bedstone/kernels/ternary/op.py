@@ -1,15 +1,22 @@
-"""The operations of ternary weights: schemas, fakes, derivatives. What they compute is told in `reference.py`."""
+"""The operations of ternary weights: schemas, fakes, workspaces, derivatives. What they compute is told in `reference.py`."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 
 from bedstone.kernels.blocks import blocks_in
-from bedstone.kernels.layouts import trit_bytes
-from bedstone.kernels.library import define, define_linear
+from bedstone.kernels.few_rows import int8_workspace, suits_int8_linear
+from bedstone.kernels.layouts import TRITS_PER_CHUNK, trit_bytes
+from bedstone.kernels.library import Operation, define, define_linear
 from bedstone.kernels.ternary import reference
+from bedstone.kernels.tiles import computing_dtype, product_workspace, rows_in_tile
 
 _WEIGHT = "Tensor packed, Tensor scale, SymInt[] shape, int block_size"
+_PLANE_BYTES = 1  # an int8 a trit
+_UNPACK_BYTES = 3  # shifted, masked, put into order
+_SMALL = 2**14  # what belongs to single rows
 
 
 def _fake_quantize(weight, block_size, per_tensor):  # noqa: ANN001, ANN202
@@ -34,17 +41,63 @@ def _fake_input_grad(grad, packed, scale, shape, block_size):  # noqa: ANN001, A
     return grad.new_empty(*grad.shape[:-1], shape[1])
 
 
+def _quantize_workspace(weight, block_size, per_tensor):  # noqa: ANN001, ANN202
+    rows, columns = weight.shape
+    tile_rows = min(rows, rows_in_tile(columns, tile_bytes=reference.SMALL_TILE))
+    packing = 8 * tile_rows * columns
+    if per_tensor:
+        return max(4 * weight.numel(), packing) + _SMALL
+    return packing + 12 * rows * blocks_in(columns, block_size) + _SMALL
+
+
+def _dequantize_workspace(packed, scale, shape, block_size, dtype):  # noqa: ANN001, ANN202
+    del packed, scale, block_size
+    rows, columns = shape
+    tile = min(rows, rows_in_tile(columns, tile_bytes=reference.SMALL_TILE)) * columns
+    return tile * (_UNPACK_BYTES + (4 if dtype != torch.float32 else 0)) + _SMALL
+
+
+def _linear_workspace(x, packed, scale, shape, block_size, bias):  # noqa: ANN001, ANN202
+    del block_size, bias
+    (rows, columns), width = shape, 4 * packed.shape[1]
+    if not reference.by_planes(x, scale):
+        return product_workspace(x, rows, columns, unpack_bytes=_UNPACK_BYTES) + _SMALL
+    inputs = math.prod(x.shape[:-1])
+    if suits_int8_linear(x):
+        tile = min(rows, rows_in_tile(packed.shape[1], tile_bytes=reference.SMALL_TILE)) * width
+        return tile + int8_workspace(x, rows) + inputs * width * x.dtype.itemsize + _SMALL
+    planes = x.new_empty(inputs, width, dtype=computing_dtype(x), device="meta")
+    converted = x.dtype != planes.dtype
+    reordering = inputs * (converted * columns + columns % TRITS_PER_CHUNK)
+    multiplying = converted * inputs * rows
+    product = product_workspace(planes, rows, width, unpack_bytes=_PLANE_BYTES)
+    return planes.nbytes + max(reordering * planes.itemsize, multiplying * planes.itemsize + product) + _SMALL
+
+
+def _input_grad_workspace(grad, packed, scale, shape, block_size):  # noqa: ANN001, ANN202
+    del block_size
+    (rows, columns), width = shape, 4 * packed.shape[1]
+    if not reference.by_planes(grad, scale):
+        return product_workspace(grad, rows, columns, unpack_bytes=_UNPACK_BYTES) + _SMALL
+    dense = grad.new_empty(math.prod(grad.shape[:-1]), rows, dtype=computing_dtype(grad), device="meta")
+    converted = grad.dtype != dense.dtype
+    planes = len(dense) * width * dense.itemsize
+    tile = product_workspace(dense, rows, width, unpack_bytes=_PLANE_BYTES)  # kept while the planes are reordered
+    reordered = converted * len(dense) * columns * dense.itemsize
+    return planes + converted * dense.nbytes + tile + max(dense.nbytes, reordered) + _SMALL
+
+
 quantize_ternary = define(
     "quantize_ternary(Tensor weight, int block_size, bool per_tensor) -> (Tensor, Tensor)",
-    reference.quantize,
-    _fake_quantize,
+    Operation(reference.quantize, _fake_quantize, _quantize_workspace),
 )
 dequantize_ternary = define(
-    f"dequantize_ternary({_WEIGHT}, ScalarType dtype) -> Tensor", reference.dequantize, _fake_dequantize
+    f"dequantize_ternary({_WEIGHT}, ScalarType dtype) -> Tensor",
+    Operation(reference.dequantize, _fake_dequantize, _dequantize_workspace),
 )
 linear_ternary, linear_ternary_op, linear_ternary_input_grad = define_linear(
     "ternary",
     _WEIGHT,
-    forward=(reference.linear, _fake_linear),
-    input_grad=(reference.input_grad, _fake_input_grad),
+    forward=Operation(reference.linear, _fake_linear, _linear_workspace),
+    input_grad=Operation(reference.input_grad, _fake_input_grad, _input_grad_workspace),
 )

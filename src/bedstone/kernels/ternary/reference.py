@@ -76,15 +76,12 @@ def linear(
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return `x @ weight.T + bias`."""
-    if not _by_planes(x, scale):
+    if not by_planes(x, scale):
         return tiled_linear(x, _tiled(packed, scale, shape, block_size), bias)
     x_MK = as_rows(x)  # noqa: N806 - M rows of x, K columns
     if suits_int8_linear(x_MK):
         x_planes = layouts.to_trit_planes(x_MK)
-        tiles = (
-            layouts.trit_planes(packed[start:stop]).flatten(1)
-            for start, stop in row_tiles(*packed.shape, tile_bytes=SMALL_TILE)
-        )
+        tiles = (_planes(packed[start:stop]) for start, stop in row_tiles(*packed.shape, tile_bytes=SMALL_TILE))
         out = int8_linear(x_planes, tiles, scale.view(-1), bias)
     else:
         x_planes = layouts.to_trit_planes(x_MK.to(computing_dtype(x)))
@@ -96,7 +93,7 @@ def input_grad(
     grad: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_size: int
 ) -> torch.Tensor:
     """Return `grad @ weight`."""
-    if not _by_planes(grad, scale):
+    if not by_planes(grad, scale):
         return tiled_input_grad(grad, _tiled(packed, scale, shape, block_size))
     grad_MN = as_rows(grad).to(computing_dtype(grad))  # noqa: N806
     planes = tiled_input_grad(grad_MN, _tiled_planes(packed, scale))
@@ -106,16 +103,20 @@ def input_grad(
 # --- one tile ------------------------------------------------------------------------------------
 
 
-def _by_planes(x: torch.Tensor, scale: torch.Tensor) -> bool:
-    """Whether a scale belongs to whole rows, and dividing x by 64 keeps its bits (float16 would lose small ones)."""
+def by_planes(x: torch.Tensor, scale: torch.Tensor) -> bool:
+    """Return whether products take the planes: scales of whole rows, and a dtype in which x / 64 keeps its bits."""
     return scale.shape[1] == 1 and computing_dtype(x) in (torch.float32, torch.float64)
 
 
 def _tiled_planes(packed: torch.Tensor, scale: torch.Tensor) -> TiledWeight:
     def unpack(start: int, stop: int, target: torch.Tensor) -> None:
-        target.copy_(layouts.trit_planes(packed[start:stop]).flatten(1))
+        target.copy_(_planes(packed[start:stop]))
 
     return TiledWeight(packed.shape[0], 4 * packed.shape[1], unpack, row_scale=scale.view(-1))
+
+
+def _planes(packed: torch.Tensor) -> torch.Tensor:
+    return layouts.trit_planes(packed, scratch(4 * packed.numel(), torch.uint8, packed.device, "planes"))
 
 
 def _tiled(packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_size: int) -> TiledWeight:
@@ -136,7 +137,11 @@ def _dense_buffer(matrix: torch.Tensor, start: int, stop: int, columns: int) -> 
 
 def _absmean(weight: torch.Tensor, block_size: int, per_tensor: bool) -> torch.Tensor:
     if per_tensor:  # in one go, since the order of the sum decides the last bit, and transformers sums so
-        return weight.float().abs().mean().view(1, 1) if weight.numel() else _float32_zeros(weight, 1, 1)
+        return (
+            weight.to(torch.float32, copy=True).abs_().mean().view(1, 1)
+            if weight.numel()
+            else _float32_zeros(weight, 1, 1)
+        )
     tiles = row_tiles(*weight.shape, tile_bytes=SMALL_TILE)
     parts = [block_absmean(weight[start:stop].float(), block_size) for start, stop in tiles]
     return torch.cat(parts) if parts else _float32_zeros(weight, 0, 0)
