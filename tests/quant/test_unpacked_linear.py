@@ -30,7 +30,7 @@ def weight():
 
 
 def test_equals_the_dense_product_to_second_order(weight):
-    """gradcheck in float64, with and without a bias."""
+    """Gradcheck in float64, with and without a bias."""
     x, bias = torch.randn(3, 6, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
     assert torch.allclose(functional.linear(x, weight, bias), functional.linear(x, weight.dequantize().double(), bias))
     leaves = (x.requires_grad_(), bias.requires_grad_())
