@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 
 from bedstone.kernels import layouts
-from bedstone.kernels.blocks import block_absmean, rows_of, scale_blocks_
+from bedstone.kernels.blocks import block_absmean, blocks_in, rows_of, scale_blocks_
 from bedstone.kernels.few_rows import int8_linear, suits_int8_linear
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.tiles import (
@@ -144,7 +144,7 @@ def _absmean(weight: torch.Tensor, block_size: int, per_tensor: bool) -> torch.T
         )
     tiles = row_tiles(*weight.shape, tile_bytes=SMALL_TILE)
     parts = [block_absmean(weight[start:stop].float(), block_size) for start, stop in tiles]
-    return torch.cat(parts) if parts else _float32_zeros(weight, 0, 0)
+    return torch.cat(parts) if parts else _float32_zeros(weight, 0, blocks_in(weight.shape[1], block_size))
 
 
 def _float32_zeros(weight: torch.Tensor, *shape: int) -> torch.Tensor:
