@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 import bedstone as bs
 from bedstone import quant
-from bedstone.quant.formats import WeightFormatError, from_bitsandbytes, to_bitsandbytes
+from bedstone.quant.formats import WeightFormatError, assign_state, from_bitsandbytes, to_bitsandbytes
+from bedstone.repro.tensor_file import write_tensors
+from bedstone.testing import tiny_llama
 
 bnb = pytest.importorskip("bitsandbytes", reason="bitsandbytes, the oracle of these formats, is not installed")
 from bitsandbytes import functional as bnb_functional  # noqa: E402 - only where it is installed
@@ -244,3 +246,63 @@ def test_what_bitsandbytes_has_no_form_for_is_refused(name, scheme, dtype, said)
     with pytest.raises(WeightFormatError) as caught:
         to_bitsandbytes({name: scheme.quantize(torch.ones(8, 64, dtype=dtype))})
     assert str(caught.value).startswith(said)
+
+
+# --- whole models through transformers ---------------------------------------------------------------
+
+CONFIGS = {
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float32"},
+    "nf4 twice": {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": "float32",
+    },
+    "int8": {"load_in_8bit": True, "llm_int8_skip_modules": ["lm_head"]},
+}
+SCHEMES = {"nf4": quant.NF4(), "nf4 twice": quant.NF4(double_quant=True), "int8": quant.Int8()}
+# Of int8 they multiply halves with inputs that are rounded to int8.
+TOLERANCES = {"nf4": 1e-5, "nf4 twice": 1e-5, "int8": 0.02}
+IDS = torch.arange(40).view(1, -1)
+
+
+def _logits(model):
+    with torch.no_grad():
+        return model.eval()(IDS).logits
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_transformers_loads_our_export_as_bitsandbytes(tmp_path, kind):
+    """A folder with our tensors and their configuration opens with `from_pretrained` into modules of bitsandbytes."""
+    from transformers import AutoModelForCausalLM
+
+    model = tiny_llama()
+    bs.quantize(model, SCHEMES[kind])
+    model.config.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"dtype": "float32", "quantization_config": {"quant_method": "bitsandbytes"} | CONFIGS[kind]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    write_tensors(tmp_path / "model.safetensors", to_bitsandbytes(state), {"format": "pt"})
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, device_map="cpu")
+    expected = bnb.nn.Linear8bitLt if kind == "int8" else bnb.nn.Linear4bit
+    assert isinstance(theirs.model.layers[0].mlp.up_proj, expected)
+    torch.testing.assert_close(_logits(theirs), _logits(model), atol=TOLERANCES[kind], rtol=0)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_folder_of_bitsandbytes_opens_here(tmp_path, kind):
+    """What transformers quantized with bitsandbytes and saved becomes a packed model of the same logits."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    tiny_llama().save_pretrained(tmp_path / "dense")
+    config = BitsAndBytesConfig(**CONFIGS[kind])
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", device_map="cpu", quantization_config=config)
+    theirs.save_pretrained(tmp_path / "packed")
+    state = from_bitsandbytes(load_file(tmp_path / "packed" / "model.safetensors"))
+    state.setdefault("lm_head.weight", state["model.embed_tokens.weight"])
+    model = tiny_llama(seed=1)
+    assign_state(model, state)
+    assert model.model.layers[0].mlp.up_proj.weight.scheme == SCHEMES[kind]
+    torch.testing.assert_close(_logits(model), _logits(theirs), atol=TOLERANCES[kind], rtol=0)
