@@ -10,6 +10,9 @@ the output head, stays dense in both, as in BitNet). Each arm gets the learning 
 text, at the full number of steps and with a seed that is not used again. Then three seeds each, measured on modules that
 training never mentions. Target: the ternary model's held-out loss is at most 10 % above the dense one's, for every seed.
 
+The gap depends on the length of the run, since much of it closes only while the learning rate falls: tried with 250 steps of 1,024
+tokens, the ternary model ended 15 % above on the validation part (one seed).
+
 Control: the trained dense model with its weights rounded to trits afterwards. What the straight-through training is worth is
 the distance to that.
 """
@@ -17,11 +20,15 @@ the distance to that.
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
+import multiprocessing
 import os
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +47,9 @@ from bedstone.train.config import DatasetConfig
 from bedstone.train.data import format_of
 from bedstone.train.schedule import Schedule
 
-STEPS, BATCH, WINDOW, MEASURED_EVERY = 250, 8, 128, 50
-SEEDS, SWEEP_SEED = (1, 2, 3), 0
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+STEPS, BATCH, WINDOW, MEASURED_EVERY = 600, 4, 128, 100
+ARMS, SEEDS, SWEEP_SEED = ("dense", "ternary"), (1, 2, 3), 0
+RATES = (2e-3, 4e-3, 8e-3)
 SHAPE = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3}
 VALIDATION_SHARE = 0.1
 TARGET = 0.10
@@ -50,6 +57,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "train-a-ternary-model.md
 BEGIN, END = "<!-- figures: written by benchmarks/bitlinear_loss.py -->", "<!-- end of figures -->"
 
 
+@functools.cache
 def tokens_of(split: str) -> torch.Tensor:
     """Return the docstrings of one split as one line of tokens."""
     dataset = DatasetConfig(type="stdlib_docstrings", split=split)
@@ -94,114 +102,119 @@ def train(
     return model, curve
 
 
-def sweep(text: torch.Tensor) -> dict[str, dict[str, float]]:
-    """Return for each arm the loss on the validation part at each learning rate."""
+def validation_loss(arm: str, rate: float) -> float:
+    """Return the loss on a part of the training text that the model did not see."""
+    text = tokens_of("train")
     cut = int(len(text) * (1 - VALIDATION_SHARE))
-    found: dict[str, dict[str, float]] = {"dense": {}, "ternary": {}}
-    for arm, losses in found.items():
-        for rate in RATES:
-            _, curve = train(arm, SWEEP_SEED, rate, text[:cut], windows_of(text[cut:]), every=STEPS)
-            losses[f"{rate:g}"] = curve[-1][1]
-            print(f"{arm} at {rate:g}: {curve[-1][1]:.4f}", flush=True)
+    _, curve = train(arm, SWEEP_SEED, rate, text[:cut], windows_of(text[cut:]), every=STEPS)
+    print(f"{arm} at {rate:g}: {curve[-1][1]:.4f}", flush=True)
+    return curve[-1][1]
+
+
+def final_loss(arm: str, rate: float, seed: int) -> dict[str, Any]:
+    """Return the curve of the held-out loss of one run, and the loss of the trained model packed or rounded."""
+    held_out = windows_of(tokens_of("heldout"))
+    model, curve = train(arm, seed, rate, tokens_of("train"), held_out)
+    found: dict[str, Any] = {"curve": curve, "loss": curve[-1][1]}
+    if arm == "ternary":
+        packed = pack(model)
+        found["dense_bytes"] = sum(layer.dense_bytes for layer in packed)
+        found["packed_bytes"] = sum(layer.packed_bytes for layer in packed)
+        found["packed_loss"] = loss_on(model, held_out)
+    else:
+        bs.quantize(model, "ternary")
+        found["rounded_loss"] = loss_on(model, held_out)
+    print(arm, seed, {name: value for name, value in found.items() if name != "curve"}, flush=True)
     return found
-
-
-def compare(seed: int, rates: dict[str, float], text: torch.Tensor, held_out: torch.Tensor) -> dict[str, Any]:
-    """Return curves and final losses of one seed."""
-    dense, dense_curve = train("dense", seed, rates["dense"], text, held_out)
-    bs.quantize(dense, "ternary")
-    ternary, ternary_curve = train("ternary", seed, rates["ternary"], text, held_out)
-    packed = pack(ternary)
-    result = {
-        "seed": seed,
-        "dense": dense_curve[-1][1],
-        "ternary": ternary_curve[-1][1],
-        "ratio": ternary_curve[-1][1] / dense_curve[-1][1],
-        "ternary_packed": loss_on(ternary, held_out),
-        "dense_rounded_afterwards": loss_on(dense, held_out),
-        "linear_bytes": {"dense": sum(p.dense_bytes for p in packed), "packed": sum(p.packed_bytes for p in packed)},
-        "curves": {"dense": dense_curve, "ternary": ternary_curve},
-    }
-    print({name: value for name, value in result.items() if name != "curves"}, flush=True)
-    return result
 
 
 def measure() -> bool:
     """Measure, write the result file, and tell whether the target is met."""
-    torch.set_num_threads(2)
     started = time.monotonic()
-    text, held_out = tokens_of("train"), windows_of(tokens_of("heldout"))
-    losses = sweep(text)
-    rates = {arm: float(min(found, key=found.__getitem__)) for arm, found in losses.items()}
-    runs = [compare(seed, rates, text, held_out) for seed in SEEDS]
-    met = all(run["ratio"] <= 1 + TARGET for run in runs)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        2, spawn, torch.set_num_threads, (1,)
+    ) as pool:  # one thread each: no bit depends on the load
+        tries = list(itertools.product(ARMS, RATES))
+        losses = dict(zip(tries, pool.map(validation_loss, *zip(*tries, strict=True)), strict=True))
+        rates = {arm: min(RATES, key=lambda rate: losses[arm, rate]) for arm in ARMS}
+        kinds = list(itertools.product(SEEDS, ARMS))
+        jobs = [pool.submit(final_loss, arm, rates[arm], seed) for seed, arm in kinds]
+        found = {kind: job.result() for kind, job in zip(kinds, jobs, strict=True)}
+    runs = [{"seed": seed, **{arm: found[seed, arm] for arm in ARMS}} for seed in SEEDS]
+    ratios = [run["ternary"]["loss"] / run["dense"]["loss"] for run in runs]
     figures = {
         "steps": STEPS,
-        "batch": BATCH,
-        "window": WINDOW,
+        "tokens_per_step": BATCH * WINDOW,
         "shape": SHAPE,
         "weights": tiny_llama(**SHAPE).num_parameters(),
-        "tokens": {"train": len(text), "heldout": held_out.numel()},
-        "validation_loss_by_rate": losses,
+        "tokens": {split: len(tokens_of(split)) for split in ("train", "heldout")},
+        "validation_loss_by_rate": {arm: {f"{rate:g}": losses[arm, rate] for rate in RATES} for arm in ARMS},
         "rates": rates,
         "runs": runs,
-        "ratio": record.spread([run["ratio"] for run in runs]),
+        "ratio": record.spread(ratios),
         "target_ratio": 1 + TARGET,
-        "met": met,
+        "met": max(ratios) <= 1 + TARGET,
         "seconds": time.monotonic() - started,
     }
     record.write("bitlinear_loss", figures, packages=("torch", "transformers"))
-    return met
+    return figures["met"]
 
 
 def section() -> str:
     """Return what the page says, as Markdown."""
     figures = json.loads((record.RESULTS / "bitlinear_loss.json").read_text(encoding="utf-8"))["figures"]
-    runs, ratio = figures["runs"], figures["ratio"]
-    size = runs[0]["linear_bytes"]
-    rates = figures["validation_loss_by_rate"]
+    runs, ratio, size = figures["runs"], figures["ratio"], figures["runs"][0]["ternary"]
+    tries = [
+        f"{arm} {', '.join(f'{rate}: {loss:.3f}' for rate, loss in found.items())}"
+        for arm, found in figures["validation_loss_by_rate"].items()
+    ]
     lines = [
         (
             f"A Llama of {figures['weights']:,} weights, trained from scratch on the docstrings of the standard library for "
-            f"{figures['steps']} steps of {figures['batch'] * figures['window']:,} tokens, ends with a held-out loss "
+            f"{figures['steps']} steps of {figures['tokens_per_step']} tokens, ends with a held-out loss "
             f"{ratio['min'] - 1:.1%} to {ratio['max'] - 1:.1%} above that of the same model with dense layers "
             f"({len(runs)} seeds, the same first weights and batches; target: at most {figures['target_ratio'] - 1:.0%}). "
-            f"The weights of its linear layers take {size['packed']:,} bytes packed and {size['dense']:,} dense."
+            f"The weights of its linear layers take {size['packed_bytes']:,} bytes packed and {size['dense_bytes']:,} dense."
         ),
         "",
         "| seed | dense | BitLinear | ratio | BitLinear, packed | dense, rounded to trits afterwards |",
         "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {run['seed']} | {run['dense']:.4f} | {run['ternary']:.4f} | {run['ratio']:.3f} | {run['ternary_packed']:.4f} "
-        f"| {run['dense_rounded_afterwards']:.4f} |"
-        for run in runs
-    ]
-    lines += [
+        *map(_row, runs),
         "",
-        "Held-out loss in nats a token, median of the seeds, on the way:",
+        "Held-out loss in nats a token on the way, median of the seeds:",
         "",
         *_curve_table(runs),
         "",
         (
-            "Each arm has the learning rate that was best for it on a tenth of the training text, with another seed: "
-            + "; ".join(
-                f"{arm} {', '.join(f'{rate}: {loss:.3f}' for rate, loss in found.items())}"
-                for arm, found in rates.items()
-            )
-            + "."
+            "Each arm has the learning rate of three that was best for it on a tenth of the training text, with another seed "
+            f"and the same number of steps. The losses there: {'; '.join(tries)}."
         ),
     ]
     return "\n".join(lines)
 
 
+def _row(run: dict[str, Any]) -> str:
+    dense, ternary = run["dense"], run["ternary"]
+    losses = (
+        dense["loss"],
+        ternary["loss"],
+        ternary["loss"] / dense["loss"],
+        ternary["packed_loss"],
+        dense["rounded_loss"],
+    )
+    return f"| {run['seed']} | {' | '.join(f'{loss:.4f}' for loss in losses)} |"
+
+
 def _curve_table(runs: list[dict[str, Any]]) -> list[str]:
-    steps = [int(step) for step, _ in runs[0]["curves"]["dense"]]
+    steps = [int(step) for step, _ in runs[0]["dense"]["curve"]]
     rows = [f"| step | {' | '.join(map(str, steps))} |", "|---" * (len(steps) + 1) + "|"]
     for arm, name in (("dense", "dense"), ("ternary", "BitLinear")):
-        losses = [statistics.median(run["curves"][arm][place][1] for run in runs) for place in range(len(steps))]
+        losses = [statistics.median(run[arm]["curve"][place][1] for run in runs) for place in range(len(steps))]
         rows.append(f"| {name} | {' | '.join(f'{loss:.3f}' for loss in losses)} |")
-    return rows
+    places = range(len(steps))
+    ratios = [statistics.median(r["ternary"]["curve"][i][1] / r["dense"]["curve"][i][1] for r in runs) for i in places]
+    return [*rows, f"| ratio | {' | '.join(f'{ratio:.3f}' for ratio in ratios)} |"]
 
 
 def main() -> None:
