@@ -1,6 +1,6 @@
 """Does the demo learn answers, or only their style? The same run twice: with the right answers, and with shuffled ones.
 
-    python benchmarks/shuffled_control.py [--config examples/smollm2-docstrings.yaml]
+    python benchmarks/shuffled_control.py [--config examples/smollm2-qlora.yaml]
 
 The control pairs each question with another row's answer, so only style can be learnt; both are measured on the same
 held-out rows with their right answers. Target: the real run ends at least 0.15 nats a token below the control, and its
@@ -46,7 +46,7 @@ def write_chat(path: Path, rows: list[dict[str, object]], answers: list[object])
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="examples/smollm2-docstrings.yaml")
+    parser.add_argument("--config", default="examples/smollm2-qlora.yaml")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

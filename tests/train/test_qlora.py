@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import bedstone as bs
 from bedstone.core.events import TrainingStep, sink
-from bedstone.quant import FP8, NF4, Int8, NonFiniteWeightError, QuantizedTensor, Ternary
-from bedstone.train.errors import InterruptedRunError
+from bedstone.quant import FP8, NF4, BedstoneConfig, Int8, NonFiniteWeightError, QuantizedTensor, Ternary
+from bedstone.train.errors import InterruptedRunError, ModelLoadError
 
 PROMPT = "Say amber."
 KEYS = {
@@ -48,6 +48,25 @@ def test_a_packed_base_model_trains_and_answers(config, kind):
     assert all(isinstance(w, QuantizedTensor) and w.scheme == scheme for n, w in weights.items() if n != "lm_head")
     assert not isinstance(weights["lm_head"], QuantizedTensor)
     assert "Base model packed" in run.report.read_text()
+
+
+def test_a_base_model_that_is_packed_already_trains_and_is_not_packed_again(config, tiny_folder, tmp_path):
+    """Its files say how; a second scheme is refused, and LoRA on it needs no key."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder, quantization_config=BedstoneConfig("nf4"))
+    model.save_pretrained(tmp_path / "packed")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path / "packed")
+    base = str(tmp_path / "packed")
+    with pytest.raises(ModelLoadError) as caught:
+        bs.finetune(config(base_model=base, load_in_8bit=True))
+    assert str(caught.value) == (
+        f"{base} is packed already (by bedstone), and the configuration asks to pack it as int8. "
+        "Remove `load_in_4bit`, `load_in_8bit` or `quantization`, or start from the dense model."
+    )
+    run = bs.finetune(config(base_model=base))
+    same = bs.finetune(config(load_in_4bit=True, output_dir=str(tmp_path / "same")))
+    assert run.summary.weights_sha256 == same.summary.weights_sha256
 
 
 def test_what_is_trained_whole_stays_dense(config):

@@ -66,14 +66,14 @@ def load_model(
     Raises:
         QuantizationError: A weight that the scheme cannot hold.
         UnknownNameError: A layer to skip that the model lacks.
-        ModelLoadError: It cannot be found, read or downloaded, or its files lack weights or hold others.
+        ModelLoadError: It cannot be found, read or downloaded, its files lack weights or hold others, or it is packed already
+            and `quantization` asks to pack it.
         OutOfMemoryError: It does not fit the device.
     """
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
-    if quantization is not None:
-        options["quantization_config"] = _packing(quantization)
+    options |= _packing(source, quantization, load_settings(source, trust_remote_code=trust_remote_code))
     with _translated(source), translate_torch_errors(doing=f"load {source.asked}", device=device):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.location,
@@ -134,10 +134,22 @@ def _refuse(source: ModelSource, what: str, named: list[str]) -> None:
     )
 
 
-def _packing(quantization: BaseQuantization) -> Any:
-    from bedstone.quant import BedstoneConfig
+def _packing(source: ModelSource, quantization: BaseQuantization | None, settings: PretrainedConfig) -> dict[str, Any]:
+    """Return what transformers is told about packing; a model that is packed already loads as its files say."""
+    from bedstone.quant import BedstoneConfig  # makes transformers know the method, also of files that are packed
 
-    return BedstoneConfig(quantization.scheme, skip=quantization.skip, modules_to_save=quantization.trained)
+    packed: Any = getattr(settings, "quantization_config", None)
+    if quantization is None:
+        return {}
+    if packed is not None:
+        method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed.quant_method
+        raise ModelLoadError(
+            f"{source.asked} is packed already (by {method}), and the configuration asks to pack it as {quantization.scheme.name}.",
+            base_model=source.asked,
+            remedy="Remove `load_in_4bit`, `load_in_8bit` or `quantization`, or start from the dense model.",
+        )
+    config = BedstoneConfig(quantization.scheme, skip=quantization.skip, modules_to_save=quantization.trained)
+    return {"quantization_config": config}
 
 
 @contextmanager
