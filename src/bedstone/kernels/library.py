@@ -11,7 +11,7 @@ the other's derivative, packed weights have none, so one rule serves every forma
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -103,8 +103,8 @@ def define_linear(
         The product as users call it, and the two operations. The product is the operation itself, except inside the
         transforms of `torch.func` and in forward-mode AD, which know no derivative that is registered with an operation.
     """
-    linear = define(f"linear_{name}(Tensor x, {weight}, Tensor? bias) -> Tensor", forward)
-    backward = define(f"linear_{name}_input_grad(Tensor grad, {weight}) -> Tensor", input_grad)
+    linear = define(f"linear_{name}(Tensor x, {weight}, Tensor? bias) -> Tensor", _without_views(forward))
+    backward = define(f"linear_{name}_input_grad(Tensor grad, {weight}) -> Tensor", _without_views(input_grad))
     weight_arguments = weight.count(",") + 1
     rules = _Derivative(linear, weight_arguments), _Derivative(backward, weight_arguments)
     products = []
@@ -114,6 +114,20 @@ def define_linear(
         products.append(_product(rule))
     rules[1].other, rules[0].other = products
     return products[0], linear, backward
+
+
+def _without_views(operation: Operation) -> Operation:
+    """The same operation, whose result autograd does not take for a view of the matrix that the body computed.
+
+    Callers write into a product in place (`result += ...`, as AdaLoRA does), which autograd refuses for a view that an
+    operation returns. The memory is the result's alone, so a body may end with a reshape.
+    """
+
+    def body(*args: Any) -> torch.Tensor:
+        result = operation.body(*args)
+        return torch.ops.aten._unsafe_view.default(result, result.shape) if result._is_view() else result  # noqa: SLF001
+
+    return replace(operation, body=body)
 
 
 class _Derivative:
