@@ -51,11 +51,13 @@ check: $(VENV)/.dev ## Lint, format, types, import contracts, then the tests.
 	$(MAKE) --no-print-directory test
 
 bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt rust-ai-core-bindings
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt rust-ai-core-bindings torchao==0.18.0
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/core_overheads.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/shuffled_control.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/load_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tuner_table.py
+	$(BIN)/python benchmarks/tuner_table.py --write
 	$(BIN)/python benchmarks/quote.py --write
 
 docs: $(VENV)/.docs ## Build the documentation into site/.
