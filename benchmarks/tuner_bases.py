@@ -44,7 +44,7 @@ def llama(base: str) -> nn.Module:
     """Return a small Llama on a base."""
     from bedstone.testing import tiny_llama
 
-    made = tiny_llama(hidden_size=128, intermediate_size=128, num_key_value_heads=4)
+    made = tiny_llama(num_hidden_layers=1, hidden_size=128, intermediate_size=128, num_key_value_heads=4)
     BASES[base](made)
     return made
 
