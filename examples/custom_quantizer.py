@@ -1,57 +1,81 @@
-"""A quantization scheme of your own: the two protocols `Quantize` and `Dequantize`, and its error measured, not claimed.
+"""A quantization scheme of your own: two methods, and a model packs with it, adapts on it, saves and loads it.
 
-Int8 with one scale a row: w ~ scale * code, scale = max|row| / 127. Rounding is off by at most half a step, so the error
-of a weight is at most scale / 2.
+Four bits a weight, affine: w ~ low + step * code with codes 0 ... 15, where low is the smallest weight of a row and step a
+fifteenth of the row's range. Rounding is off by at most half a step.
 """
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from torch.nn import functional
 
 import bedstone as bs
+from bedstone import quant
+from bedstone.testing import check_quantizer
 
 
+# Another package names its class in an entry point of the group bedstone.quantizers instead.
+@quant.schemes.register("affine4")
 @dataclass(frozen=True)
-class Int8Rows:
-    """Codes [rows, columns] int8 and one float32 scale a row."""
+class Affine4(quant.Scheme):
+    """Parts: codes uint8 [..., ceil(columns / 2)], low and step float32 [..., 1]."""
 
-    codes: torch.Tensor
-    scale: torch.Tensor
+    name: ClassVar[str] = "affine4"
+
+    def check(self, tensor: torch.Tensor) -> None:
+        """Refuse a weight without columns, which has no smallest value."""
+        super().check(tensor)  # floating point, finite, at least one dimension
+        if not tensor.shape[-1]:
+            raise quant.QuantizationError("affine4 packs rows of at least one column, not of 0.", scheme=self.name)
+
+    def pack(self, weight: torch.Tensor) -> quant.Parts:
+        """Return codes two a byte, the smallest weight of each row, and the step."""
+        rows = weight.float()
+        low, high = torch.aminmax(rows, dim=-1, keepdim=True)
+        step = (high - low) / 15
+        codes = ((rows - low) / torch.where(step > 0, step, 1.0)).round().clamp(0, 15).to(torch.uint8)
+        codes = functional.pad(codes, (0, codes.shape[-1] % 2))
+        return {"codes": codes[..., 0::2] | (codes[..., 1::2] << 4), "low": low, "step": step}
+
+    def unpack(self, parts: quant.Parts, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+        """Return the dense weight."""
+        both = torch.stack([parts["codes"] & 15, parts["codes"] >> 4], dim=-1).flatten(-2)
+        return (both[..., : shape[-1]] * parts["step"] + parts["low"]).to(dtype)
 
 
-class Int8RowScheme:
-    """Implements both halves; a one-way scheme would implement `Quantize` alone."""
-
-    def quantize(self, tensor: torch.Tensor, device: torch.device) -> Int8Rows:
-        """Return codes and scales of a matrix, on `device`."""
-        if tensor.ndim != 2:
-            raise bs.DimensionMismatchError(expected=2, actual=tensor.ndim, argument="tensor")
-        rows = tensor.to(device, torch.float32)
-        scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
-        return Int8Rows((rows / scale).round().to(torch.int8), scale)
-
-    def dequantize(self, quantized: Int8Rows, device: torch.device) -> torch.Tensor:
-        """Return codes times scales, in float32 on `device`."""
-        return (quantized.codes.to(torch.float32) * quantized.scale).to(device)
+def half_a_step(weight: torch.Tensor) -> torch.Tensor:
+    """The error that the scheme promises, for each row."""
+    low, high = torch.aminmax(weight, dim=-1, keepdim=True)
+    return (high - low) / 30
 
 
 def main() -> None:
+    check_quantizer(Affine4(), bound=half_a_step)
+    print("The contract is kept: error, shapes, dtypes, refusals, storage, gradients, compilation.")
+
     torch.manual_seed(0)
-    scheme, cpu = Int8RowScheme(), torch.device("cpu")
-    print(f"Is a Quantize: {isinstance(scheme, bs.Quantize)}, is a Dequantize: {isinstance(scheme, bs.Dequantize)}")
-    weight = torch.randn(576, 1536) * 0.02
-    packed = scheme.quantize(weight, cpu)
-    error = scheme.dequantize(packed, cpu) - weight
-    size = packed.codes.nbytes + packed.scale.nbytes
-    print(f"{weight.nbytes:,} bytes become {size:,}: {8 * size / weight.numel():.2f} bits a weight")
-    print(f"relative error {error.norm() / weight.norm():.4%}, largest {error.abs().max():.2e}")
-    print(f"within the promised bound: {bool((error.abs() <= packed.scale / 2 * 1.0001).all())}")
+    model = torch.nn.Sequential(torch.nn.Linear(128, 256), torch.nn.GELU(), torch.nn.Linear(256, 8))
+    x = torch.randn(4, 128)
+    before = model(x)
+    print(bs.quantize(model, "affine4", measure=True))
+    weight = model[0].weight
+    print(
+        f"The first weight is {weight.scheme}, {weight.bits_per_param:.2f} bits a weight, in a {type(model[0]).__name__}."
+    )
+    print(f"The output moved by {((model(x) - before).norm() / before.norm()).item():.1%}.")
+
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    print("It comes back from a file:", torch.load(file, weights_only=True)["0.weight"])
     try:
-        scheme.quantize(weight[0], cpu)
-    except bs.DimensionMismatchError as problem:
-        print(f"A vector is refused: {problem}")
+        bs.quantize(torch.ones(4, 0), "affine4")
+    except quant.QuantizationError as problem:
+        print(f"Refused: {problem}")
 
 
 if __name__ == "__main__":
