@@ -157,12 +157,15 @@ class _Merge:
             raise self._error(name, f"its merged {which} is not finite.")
         if not (self.repack and isinstance(old, QuantizedTensor)):
             return
+        before = old.dequantize()
+        unchanged = torch.equal(merged, before)  # then packing again could only do harm: a ternary scale would shrink
         try:
-            packed = old.scheme.quantize(merged)
+            packed = old if unchanged else old.scheme.quantize(merged)
         except CoreError as error:
             raise self._error(name, str(error)) from error
-        report = MergedLayer.measure(name, old.scheme.name, old.dequantize(), merged.detach(), packed.dequantize())
-        self.layers.append(report)
+        self.layers.append(
+            MergedLayer.measure(name, old.scheme.name, before, merged.detach(), packed.detach().dequantize())
+        )
         setattr(base, which, nn.Parameter(packed, requires_grad=False))
 
     def _share_again(self) -> None:

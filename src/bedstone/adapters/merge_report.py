@@ -8,7 +8,8 @@ that arrives is E = Q(W + D) - W. Two numbers tell how much of D is in it:
 
 W lies on the grid of its scheme, so a change of less than half a step rounds back to where it was, and is lost; a change that
 moves the largest weight of a block moves the whole grid, and adds noise. This is why a small adapter loses more than a large one,
-and why the error can exceed 1.
+and why the error can exceed 1. A ternary grid always moves: its scale is the mean magnitude, which is smaller than that of the
+weights that are not zero, so packing again shrinks them all.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _STEPS = (
     "back to where it was."
 )
 _TERNARY = (
-    "A ternary weight has three values, so about half of even a large change is lost, and nearly all of a small one."
+    "A ternary weight has three values and a scale that is computed anew, so about half of even a large change is lost, and a "
+    "small one is outweighed by what packing again does to the base."
 )
 _INSTEAD = (
     "Merge with `exact=True`, which unpacks the layers and loses nothing, or keep the adapter beside the packed model."
@@ -91,8 +93,8 @@ class MergeReport:
     fc1 (ternary): kept 55%, error 0.56
     <BLANKLINE>
     WARNING: much of what the adapter does is gone. Packed weights move in steps, and a change of less than half a step \
-rounds back to where it was. A ternary weight has three values, so about half of even a large change is lost, and nearly \
-all of a small one. Merge with `exact=True`, which unpacks the layers and loses nothing, or keep the adapter beside the packed model.
+rounds back to where it was. A ternary weight has three values and a scale that is computed anew, so about half of even a large change \
+is lost, and a small one is outweighed by what packing again does to the base. Merge with `exact=True`, which unpacks the layers and loses nothing, or keep the adapter beside the packed model.
     """
 
     model: nn.Module = field(repr=False)
