@@ -128,6 +128,28 @@ def test_an_untied_head_and_biases_have_their_names(tmp_path):
     assign_state(tiny_llama(tie_word_embeddings=False, attention_bias=True), state)
 
 
+def test_a_packed_embedding_is_read_dense(tmp_path):
+    """An embedding is read by row; llama.cpp's own files have it as Q8_0. The tied head is the same tensor."""
+    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf.quants import quantize
+
+    weight = tiny_llama().model.embed_tokens.weight.detach()
+    data = quantize(weight.numpy(), GGMLQuantizationType.Q8_0)
+    writer = GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    writer.add_head_count(4)
+    writer.add_tensor("token_embd.weight", data, raw_dtype=GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    state = load_gguf(tmp_path / "m.gguf")
+    assert type(state["model.embed_tokens.weight"]) is torch.Tensor
+    assert torch.equal(
+        state["model.embed_tokens.weight"], torch.from_numpy(dequantize(data, GGMLQuantizationType.Q8_0))
+    )
+    assert state["lm_head.weight"] is state["model.embed_tokens.weight"]
+
+
 def test_shape_and_tokenizer_stand_in_the_file(tmp_path):
     """What llama.cpp reads: the numbers of the configuration, the tokens, their kinds, merges and template."""
     tokenizer = tiny_tokenizer()

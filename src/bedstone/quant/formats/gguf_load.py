@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import os
 
 _EXACT = ("q8_0", *TERNARY_TYPES)
+_EMBEDDING = "model.embed_tokens.weight"
 _AGAIN = "Copy or download the file again."
 
 
@@ -60,8 +61,8 @@ def load_gguf(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             raise UnsupportedError(message, feature="gguf", remedy="Load it with transformers.")
         name = gguf_llama.transformers_name(tensor.name)
         state[name] = _read(name, tensor, gguf_llama.heads_of(tensor.name, *shape))
-    if "lm_head.weight" not in state and "model.embed_tokens.weight" in state:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    if "lm_head.weight" not in state and _EMBEDDING in state:
+        state["lm_head.weight"] = state[_EMBEDDING]
     return state
 
 
@@ -111,6 +112,6 @@ def _read(name: str, tensor: Any, heads: int | None) -> torch.Tensor:
     )
     if heads:
         data = gguf_llama.to_halves(data, heads)
-    if kind in _EXACT:
+    if kind in _EXACT and name != _EMBEDDING:
         return unpack_blocks(data, kind, name=name)
     return data if data.is_floating_point() else decode_dense(data, kind)

@@ -103,7 +103,7 @@ def plan_tensors(model: nn.Module, kind: str, dense: str, *, keep_unfit: bool, r
     unfit: list[str] = []
     for name, tensor in model.named_parameters():
         gguf_llama.gguf_name(name)
-        entry = _choose(name, tensor, kind if name in linear else dense, dense)
+        entry = _choose(name, tensor, kind, dense) if name in linear else _outside(name, tensor, dense)
         if entry.type in BLOCK_ELEMENTS and tensor.shape[-1] % BLOCK_ELEMENTS[entry.type]:
             unfit.append(name)
             note = f"rows of {tensor.shape[-1]} are no multiple of {BLOCK_ELEMENTS[kind]}"
@@ -121,9 +121,12 @@ def plan_tensors(model: nn.Module, kind: str, dense: str, *, keep_unfit: bool, r
     return plan
 
 
+def _outside(name: str, tensor: torch.Tensor, dense: str) -> GgufEntry:
+    """What is not the weight of a linear layer."""
+    return GgufEntry(name, tensor, *(("f32", "norms and biases") if tensor.ndim == 1 else (dense, "embedding")))
+
+
 def _choose(name: str, tensor: torch.Tensor, kind: str, dense: str) -> GgufEntry:
-    if tensor.ndim == 1:
-        return GgufEntry(name, tensor, "f32", "norms and biases")
     scheme = tensor.scheme if isinstance(tensor, QuantizedTensor) else None
     if scheme is not None and holds_exactly(scheme, kind):
         return GgufEntry(name, tensor, kind, f"the codes of {scheme.name}, scales rounded to a half")
