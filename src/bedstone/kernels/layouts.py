@@ -167,8 +167,8 @@ def trit_bytes(columns: int) -> int:
     >>> trit_bytes(576), trit_bytes(3)
     (144, 1)
     """
-    full, rest = divmod(columns, TRITS_PER_CHUNK)
-    return full * (TRITS_PER_CHUNK // 4) + -(-rest // 4)
+    full = columns // TRITS_PER_CHUNK  # not divmod: the number may be symbolic
+    return full * (TRITS_PER_CHUNK // 4) + -(-(columns - full * TRITS_PER_CHUNK) // 4)
 
 
 def pack_trits(codes: torch.Tensor) -> torch.Tensor:
@@ -185,13 +185,13 @@ def pack_trits(codes: torch.Tensor) -> torch.Tensor:
     >>> pack_trits(torch.tensor([[0, 1, 2, 1, 2]], dtype=torch.uint8)).tolist()
     [[40, 5]]
     """
-    rows, columns = codes.shape
+    columns = codes.shape[1]
     cut = columns - columns % TRITS_PER_CHUNK
     parts = [_pack_chunks(codes[:, :cut], TRITS_PER_CHUNK // 4)]
     if columns > cut:
         stride = -(-(columns - cut) // 4)
         parts.append(_pack_chunks(torch.nn.functional.pad(codes[:, cut:], (0, 4 * stride - columns + cut)), stride))
-    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0].reshape(rows, -1)
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 def unpack_trits(packed: torch.Tensor, columns: int) -> torch.Tensor:
@@ -290,10 +290,10 @@ def _plane_factor(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _pack_chunks(codes: torch.Tensor, stride: int) -> torch.Tensor:
-    rows = codes.shape[0]
-    quarter = codes.reshape(rows, -1, 4, stride) if codes.numel() else codes.new_empty(rows, 0, 4, stride)
+    rows, columns = codes.shape
+    quarter = codes.reshape(rows, columns // (4 * stride), 4, stride)
     packed = quarter[:, :, 0] | (quarter[:, :, 1] << 2) | (quarter[:, :, 2] << 4) | (quarter[:, :, 3] << 6)
-    return packed.reshape(rows, packed.shape[1] * stride)
+    return packed.reshape(rows, columns // 4)
 
 
 def _unpack_chunks(packed: torch.Tensor, stride: int) -> torch.Tensor:

@@ -54,13 +54,12 @@ def quantize_absmax(absmax: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, t
     centred = absmax - offset
     groups = torch.nn.functional.pad(centred, (0, -centred.numel() % NESTED_BLOCK)).view(-1, NESTED_BLOCK)
     nested = groups.abs().amax(dim=1) if groups.numel() else centred.new_empty(0)
-    scaled = (groups * (1 / nested.clamp_min(_SMALLEST)).unsqueeze(1)).clamp_(-1, 1)
-    # bitsandbytes rounds to one of 65,536 places before it looks for the nearest entry, and gives a group of zeros byte 0.
+    # bitsandbytes gives byte 0 to what has no quotient, and rounds to one of 65,536 places before it looks for the nearest.
+    scaled = (groups * (1 / nested).unsqueeze(1)).nan_to_num_(nan=-1.0).clamp_(-1, 1)
     snapped = ((scaled + 1) * 0.5 * _PLACES + 0.5).floor_() * 2 / _PLACES - 1
     table = dynamic_table(absmax.device)
     codes = torch.bucketize(snapped, (table[1:] + table[:-1]) * 0.5, out_int32=True)
-    codes = codes.mul_(nested.unsqueeze(1) > 0).view(-1)[: centred.numel()]
-    return codes.to(torch.uint8), nested, offset
+    return codes.view(-1)[: centred.numel()].to(torch.uint8), nested, offset
 
 
 def dequantize_absmax(

@@ -1,0 +1,144 @@
+"""Each operation is what torch asks of one, and says how much memory it works in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._C._profiler import _EventType
+from torch.testing._internal.optests.generate_tests import DEFAULT_TEST_UTILS
+
+from bedstone.core.errors import UnknownNameError
+from bedstone.kernels import workspace_bytes
+from bedstone.kernels.tiles import free_scratch
+
+OPS = torch.ops.bedstone
+QUANTIZERS = [
+    ("quantize_4bit", 64, "nf4"),
+    ("quantize_4bit", 64, "fp4"),
+    ("quantize_8bit", torch.int8, 32, False),
+    ("quantize_8bit", torch.float8_e4m3fn, 96, True),
+    ("quantize_ternary", 32, False),
+    ("quantize_ternary", 96, True),
+]
+
+
+def tensors_of(arguments):
+    return [value for value in arguments if isinstance(value, torch.Tensor)]
+
+
+def op_named(name):
+    return getattr(OPS, name).default
+
+
+@pytest.mark.parametrize("shape", [(5, 96), (3, 34), (0, 8)])
+def test_every_product_is_an_operation_of_torch(pack, shape):
+    """`opcheck`: schema, fake, autograd registration, and AOT dispatch with dynamic shapes.
+
+    Its check of the schema multiplies every argument, which torch cannot do with float8.
+    """
+    weight = pack(torch.randn(shape))
+    floats8 = any(part.dtype.itemsize == 1 and part.is_floating_point() for part in tensors_of(weight.arguments))
+    checks = [name for name in DEFAULT_TEST_UTILS if not (floats8 and name == "test_schema")]
+    for x in (torch.randn(2, shape[1], requires_grad=True), torch.randn(2, 3, shape[1]).bfloat16()):
+        bias = torch.randn(shape[0], dtype=x.dtype, requires_grad=x.requires_grad)
+        torch.library.opcheck(weight.linear_op, (x, *weight.arguments, bias), test_utils=checks)
+    grad = torch.randn(2, shape[0], requires_grad=True)
+    torch.library.opcheck(weight.input_grad_op, (grad, *weight.arguments), test_utils=checks)
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.library.opcheck(weight.dequantize, (*weight.arguments, dtype), test_utils=checks)
+
+
+@pytest.mark.parametrize("name_and_options", QUANTIZERS, ids=str)
+def test_every_quantizer_is_an_operation_of_torch(name_and_options):
+    """The same of what packs."""
+    name, *options = name_and_options
+    for weight in (torch.randn(5, 96), torch.randn(3, 33).half(), torch.randn(0, 96)):
+        torch.library.opcheck(op_named(name), (weight, *options))
+    torch.library.opcheck(OPS.quantize_absmax.default, (torch.rand(300),))
+
+
+def test_compiles_whole(pack):
+    """One graph, forward and backward, with the result of the operation itself."""
+    torch.compiler.reset()
+    weight = pack(torch.randn(5, 96))
+    x = torch.randn(3, 96, requires_grad=True)
+
+    def loss(x):
+        return weight.linear(x, *weight.arguments, None).sin().sum()
+
+    (expected,) = torch.autograd.grad(loss(x), x)
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), loss(x))
+    (found,) = torch.autograd.grad(compiled(x), x)
+    assert torch.equal(found, expected)
+
+
+# --- workspace -----------------------------------------------------------------------------------
+
+
+def measured_bytes(call):
+    """The most that torch's allocator had handed out at a time during a call, its result left out."""
+    free_scratch()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        result = call()
+    sizes = []
+
+    def collect(events):
+        for event in events:
+            if event.tag == _EventType.Allocation:
+                sizes.append((event.start_time_ns, event.extra_fields.alloc_size))
+            collect(event.children)
+
+    collect(profile.profiler.kineto_results.experimental_event_tree())
+    live = peak = 0
+    for _, size in sorted(sizes, key=lambda entry: entry[0]):
+        live += size
+        peak = max(peak, live)
+    return peak - sum(part.nbytes for part in (result if isinstance(result, tuple) else (result,)))
+
+
+def check(name, *arguments):
+    """The declaration is enough, and not more than twice what was taken."""
+    op = op_named(name)
+    op(*arguments)  # tables are made once
+    measured, declared = measured_bytes(lambda: op(*arguments)), workspace_bytes(name, *arguments)
+    assert measured <= declared <= 2 * measured + 2**16, (name, measured, declared)
+    on_meta = [
+        value.to("meta") if isinstance(value, torch.Tensor) and i else value for i, value in enumerate(arguments)
+    ]
+    assert workspace_bytes(name, *on_meta) == declared
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (576, 1536), (1100, 1033)])
+def test_a_product_works_in_what_it_declares(pack, shape):
+    """One token and many, float32 and bfloat16, forward and backward; what the BLAS takes for itself is not seen."""
+    weight = pack(torch.randn(shape))
+    for dtype in (torch.float32, torch.bfloat16):
+        for inputs in (1, 300):
+            x, grad = torch.randn(inputs, shape[1], dtype=dtype), torch.randn(inputs, shape[0], dtype=dtype)
+            check(f"linear_{weight.name}", x, *weight.arguments, None)
+            check(f"linear_{weight.name}_input_grad", grad, *weight.arguments)
+        check(f"dequantize_{weight.name}", *weight.arguments, dtype)
+
+
+@pytest.mark.parametrize("name_and_options", QUANTIZERS, ids=str)
+def test_a_quantizer_works_in_what_it_declares(name_and_options):
+    """From float32 and from bfloat16."""
+    name, *options = name_and_options
+    for dtype in (torch.float32, torch.bfloat16):
+        check(name, torch.randn(900, 96, dtype=dtype), *options)
+        check(name, torch.randn(9, 96 * 900, dtype=dtype).view(8100, 96), *options)
+    check("quantize_absmax", torch.rand(20_000))
+
+
+def test_an_unknown_operation_is_refused_by_name():
+    """With the nearest and the known ones."""
+    with pytest.raises(UnknownNameError) as refused:
+        workspace_bytes("linear_4bits")
+    known = sorted(
+        ["quantize_4bit", "quantize_absmax", "dequantize_4bit", "linear_4bit", "linear_4bit_input_grad"]
+        + [f"{verb}_{name}" for verb in ("quantize", "dequantize", "linear") for name in ("8bit", "ternary")]
+        + ["linear_8bit_input_grad", "linear_ternary_input_grad"]
+    )
+    expected = "No packed operation is called 'linear_4bits'. Did you mean 'linear_4bit'? Known: " + ", ".join(known)
+    assert str(refused.value) == expected + "."
