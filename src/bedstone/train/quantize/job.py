@@ -82,6 +82,7 @@ def quantize_model(
     contents = read_texts(texts, tokens)
     folder = check_destination(out)
     source = locate(model, argument="MODEL")
+    earlier = gguf_types(Path(model).expanduser()) if source.local else None
     dtype = _dtype_of_files(source, chosen)
     tokenizer = load_tokenizer(source)
     device = get_device()
@@ -103,7 +104,7 @@ def quantize_model(
         dense_bytes=dense_bytes,
         packed_bytes=model_bytes(packed),
         texts=tuple(ComparedText(text.name, found) for text, found in zip(contents, compared, strict=True)),
-        earlier=gguf_types(Path(model).expanduser()) if source.local else None,
+        earlier=earlier,
         circumstances=_circumstances(device),
         seconds=time.perf_counter() - start,
     )

@@ -183,7 +183,7 @@ and q those of the packed one, in nats. It is 0 for the same model and sees ever
 Same first choice: the share of the tokens for which both rank the same token first.
 Perplexity: e to the mean of -log of the probability of the token that came. It sees only that token and may even fall by \
 chance, so judge by the other two.
-A text is cut into windows of 512 tokens, each read on its own. Another text gives other figures, and close results may \
+A text is cut into windows of at most 512 tokens, each read on its own. Another text gives other figures, and close results may \
 change places.
 """
 
