@@ -50,11 +50,13 @@ def int8_linear(
         bfloat16 `[..., N]`.
     """
     x_MK = x.reshape(-1, x.shape[-1]).contiguous()  # noqa: N806 - M rows of x, K columns, N rows of the weight
-    parts = [
-        torch.ops.aten._weight_int8pack_mm(x_MK, tile, x.new_ones(tile.shape[0]))  # noqa: SLF001 - its only name
-        for tile in tiles
-    ]
-    out_MN = torch.cat(parts or [x_MK.new_empty(len(x_MK), 0)], dim=1).float()  # noqa: N806
+    parts, ones = [], x.new_empty(0)
+    for tile in tiles:
+        if len(ones) != len(tile):
+            ones = x.new_ones(len(tile))
+        parts.append(torch.ops.aten._weight_int8pack_mm(x_MK, tile, ones))  # noqa: SLF001 - its only name
+    out_MN = parts[0] if len(parts) == 1 else torch.cat(parts or [x_MK.new_empty(len(x_MK), 0)], dim=1)  # noqa: N806
+    out_MN = out_MN.float()  # noqa: N806
     out_MN.mul_(row_scale)
     if bias is not None:
         out_MN.add_(bias)

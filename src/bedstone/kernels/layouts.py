@@ -236,7 +236,7 @@ def trit_planes(packed: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     planes = out.view(packed.shape[0], 4, packed.shape[1])
     for p in range(4):
         torch.bitwise_and(packed, 3 << 2 * p, out=planes[:, p])
-    planes.sub_(_plane_factor(packed, torch.uint8))  # code 1 is trit 0; bytes wrap around
+    planes.sub_(_plane_factor(torch.uint8, packed.device))  # code 1 is trit 0; bytes wrap around
     return planes.flatten(1).view(torch.int8)
 
 
@@ -260,7 +260,7 @@ def to_trit_planes(x: torch.Tensor) -> torch.Tensor:
     whole.copy_(x[:, :cut].view(rows, full, 4, TRITS_PER_CHUNK // 4).transpose(1, 2))
     if rest:
         planes[:, :, cut // 4 :] = torch.nn.functional.pad(x[:, cut:], (0, 4 * stride - rest)).view(rows, 4, stride)
-    return planes.div_(_plane_factor(x, x.dtype)).flatten(1)
+    return planes.div_(_plane_factor(x.dtype, x.device)).flatten(1)
 
 
 def from_trit_planes(planes: torch.Tensor, columns: int) -> torch.Tensor:
@@ -275,7 +275,7 @@ def from_trit_planes(planes: torch.Tensor, columns: int) -> torch.Tensor:
     """
     rows = planes.shape[0]
     full, rest = divmod(columns, TRITS_PER_CHUNK)
-    planes = planes.view(rows, 4, trit_bytes(columns)).div_(_plane_factor(planes, planes.dtype))
+    planes = planes.view(rows, 4, trit_bytes(columns)).div_(_plane_factor(planes.dtype, planes.device))
     cut = full * TRITS_PER_CHUNK
     x = planes.new_empty(rows, columns)
     chunks = planes[:, :, : cut // 4].unflatten(2, (full, TRITS_PER_CHUNK // 4))
@@ -285,8 +285,10 @@ def from_trit_planes(planes: torch.Tensor, columns: int) -> torch.Tensor:
     return x
 
 
-def _plane_factor(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return torch.tensor([1, 4, 16, 64], dtype=dtype, device=like.device).view(4, 1)
+@functools.cache
+@torch.inference_mode(mode=False)
+def _plane_factor(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.tensor([1, 4, 16, 64], dtype=dtype, device=device).view(4, 1)
 
 
 def _pack_chunks(codes: torch.Tensor, stride: int) -> torch.Tensor:

@@ -64,7 +64,7 @@ def _linear_workspace(x, packed, scale, shape, block_size, bias):  # noqa: ANN00
         return product_workspace(x, rows, columns, unpack_bytes=_UNPACK_BYTES) + _SMALL
     inputs = math.prod(x.shape[:-1])
     if suits_int8_linear(x):
-        tile = min(rows, rows_in_tile(packed.shape[1], tile_bytes=reference.SMALL_TILE)) * width
+        tile = min(rows, rows_in_tile(packed.shape[1], tile_bytes=reference.PLANES_TILE)) * width
         return tile + int8_workspace(x, rows) + inputs * width * x.dtype.itemsize + _SMALL
     planes = x.new_empty(inputs, width, dtype=computing_dtype(x), device="meta")
     converted = x.dtype != planes.dtype

@@ -36,6 +36,8 @@ from bedstone.kernels.tiles import (
 _SMALLEST = 1e-5
 SMALL_TILE = 2**20
 """Bytes of float32 that are rounded or scaled at a time."""
+PLANES_TILE = 2**21
+"""Bytes of planes of int8 that are multiplied at a time."""
 
 
 def quantize(weight: torch.Tensor, block_size: int, per_tensor: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,7 +83,7 @@ def linear(
     x_MK = as_rows(x)  # noqa: N806 - M rows of x, K columns
     if suits_int8_linear(x_MK):
         x_planes = layouts.to_trit_planes(x_MK)
-        tiles = (_planes(packed[start:stop]) for start, stop in row_tiles(*packed.shape, tile_bytes=SMALL_TILE))
+        tiles = (_planes(packed[start:stop]) for start, stop in row_tiles(*packed.shape, tile_bytes=PLANES_TILE))
         out = int8_linear(x_planes, tiles, scale.view(-1), bias)
     else:
         x_planes = layouts.to_trit_planes(x_MK.to(computing_dtype(x)))
