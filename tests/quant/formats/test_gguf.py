@@ -53,7 +53,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "scheme", "make"), CASES, ids=str)
+def _name(value):
+    """The name of a case, the same in every process: a function's text holds its address."""
+    return getattr(value, "__name__", None) or str(value)
+
+
+@pytest.mark.parametrize(("kind", "scheme", "make"), CASES, ids=_name)
 def test_gguf_reads_the_values_of_the_model(tmp_path, kind, scheme, make):
     """Each tensor, rows brought back in order, is the model's weight up to the error that the report states; exact codes stay exact."""
     model, path = make(), tmp_path / "m.gguf"
@@ -79,7 +84,7 @@ def test_gguf_reads_the_values_of_the_model(tmp_path, kind, scheme, make):
     assert {t.type for t in linear} == {kind}
 
 
-@pytest.mark.parametrize(("kind", "scheme", "make"), [CASES[0], *CASES[2:5]], ids=str)
+@pytest.mark.parametrize(("kind", "scheme", "make"), [CASES[0], *CASES[2:5]], ids=_name)
 def test_transformers_computes_the_same_logits(tmp_path, kind, scheme, make):
     """The file, read by transformers' own GGUF code, is our packed model: names, order of rows and shape are right."""
     model, path = make(), tmp_path / "m.gguf"
@@ -91,7 +96,7 @@ def test_transformers_computes_the_same_logits(tmp_path, kind, scheme, make):
     assert _close(_logits_of_file(path), ours, 1e-3 if scheme else 0.03)
 
 
-@pytest.mark.parametrize(("kind", "scheme", "make"), CASES, ids=str)
+@pytest.mark.parametrize(("kind", "scheme", "make"), CASES, ids=_name)
 def test_the_way_back_is_packed_and_exact(tmp_path, kind, scheme, make):
     """Loaded into a dense model, the linear layers are packed with the codes of the file; exported again it is the same file."""
     model, path = make(), tmp_path / "m.gguf"
