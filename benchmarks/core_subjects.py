@@ -48,10 +48,10 @@ class Plain:
 class Nothing(bs.GpuDispatchable[Any, Any]):
     """An operation that returns its input, so that only the dispatch takes time."""
 
-    def dispatch_gpu(self, input: Any, device: torch.device) -> Any:  # noqa: A002, ARG002, D102
+    def dispatch_gpu(self, input: Any, device: torch.device) -> Any:  # noqa: A002, ARG002
         return input
 
-    def dispatch_cpu(self, input: Any, device: torch.device) -> Any:  # noqa: A002, ARG002, D102
+    def dispatch_cpu(self, input: Any, device: torch.device) -> Any:  # noqa: A002, ARG002
         return input
 
 
