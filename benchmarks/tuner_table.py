@@ -2,7 +2,8 @@
 
     python -m pip install -c constraints.txt torchao==0.18.0
     python benchmarks/tuner_table.py            # look, and write results/tuner_table.json
-    python benchmarks/tuner_table.py --write    # put the tables of that file into docs/explanation/tuners.md
+    python benchmarks/tuner_table.py --quote    # print the tables of that file
+    python benchmarks/tuner_table.py --write    # put them into docs/explanation/tuners.md
 
 It measures no time. Every base runs in a process of its own, which is started again behind a cell that ends it. A cell says "ok", the
 class of the error, "lost" (the merged layers compute what they did without the adapter, and nobody was told), "wrong" (further from
@@ -145,13 +146,17 @@ def _cost_table(costs: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quote", action="store_true", help="print the tables; measures nothing")
     parser.add_argument("--write", action="store_true", help="change docs/explanation/tuners.md; measures nothing")
-    if not parser.parse_args().write:
+    chosen = parser.parse_args()
+    if chosen.quote:
+        print(section())
+    elif chosen.write:
+        text = PAGE.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{section()}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    else:
         measure()
-        return
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{section()}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
