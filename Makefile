@@ -58,6 +58,9 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/shuffled_control.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/load_memory.py
+	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/quant_ops.py
+	$(BIN)/python benchmarks/qlora_step.py
+	$(BIN)/python benchmarks/bitlinear_loss.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tuner_table.py
 	$(BIN)/python benchmarks/tuner_table.py --write
 	$(BIN)/python benchmarks/quant_error.py --text models/texts/devils_dictionary.txt --text models/texts/us_constitution.txt --write
