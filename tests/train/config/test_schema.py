@@ -25,6 +25,17 @@ def test_the_demo_is_what_the_demo_promises():
     assert (len(config.sample_prompts), config.output_dir) == (2, "runs/demo")
 
 
+def test_the_demo_on_packed_weights_differs_in_the_packing_only():
+    """So that the two files can be compared; `make demo` and the tutorial name the one that packs."""
+    dense, packed = (load_config(ROOT / "examples" / f"smollm2-{name}.yaml") for name in ("docstrings", "qlora"))
+    changed = {"load_in_4bit": True, "bnb_4bit_use_double_quant": True, "adapter": "qlora"}
+    assert packed.model_dump() == dense.model_dump() | changed
+    named = [(ROOT / page).read_text(encoding="utf-8") for page in ("Makefile", "docs/tutorial/first-fine-tune.md")]
+    assert all(
+        "examples/smollm2-qlora.yaml" in text and "examples/smollm2-docstrings.yaml" not in text for text in named
+    )
+
+
 @pytest.mark.parametrize("text", re.findall(r"```yaml\n(base_model.*?)```", GUIDE, re.DOTALL))
 def test_every_whole_config_in_the_guide_is_valid(text, tmp_path):
     """Documentation that is wrong is worse than none."""
