@@ -55,10 +55,16 @@ def x():
 
 
 @pytest.fixture(scope="session")
-def bitnet():
-    """The module as it is written, run eagerly: its decorators would compile its functions, which takes a minute."""
+def bitnet_module():
+    """The module as it is written: its decorators would compile its functions, which takes a minute."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda function: function)
         from transformers.integrations import bitnet as module
+    return module
+
+
+@pytest.fixture
+def bitnet(bitnet_module):
+    """Transformers' BitNet, run eagerly for one test: kept for longer, it would turn off the compiler for every test after it."""
     with torch.compiler.set_stance("force_eager"):  # in case somebody imported it before
-        yield module
+        yield bitnet_module

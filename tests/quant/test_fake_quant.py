@@ -33,15 +33,17 @@ def matrices(draw):
 
 
 @given(matrices())
-def test_trits_are_those_of_transformers_online_quantizer(bitnet, weight):
+def test_trits_are_those_of_transformers_online_quantizer(bitnet_module, weight):
     """One scale a tensor, every float dtype, bit for bit."""
-    assert torch.equal(fake_quant_ternary(weight, Ternary()), bitnet.WeightQuant.apply(weight))
+    with torch.compiler.set_stance("force_eager"):
+        assert torch.equal(fake_quant_ternary(weight, Ternary()), bitnet_module.WeightQuant.apply(weight))
 
 
 @given(matrices())
-def test_activations_are_those_of_transformers(bitnet, x):
+def test_activations_are_those_of_transformers(bitnet_module, x):
     """One scale a token, every float dtype, bit for bit."""
-    assert torch.equal(fake_quant_activation(x), bitnet.ActQuant.apply(x))
+    with torch.compiler.set_stance("force_eager"):
+        assert torch.equal(fake_quant_activation(x), bitnet_module.ActQuant.apply(x))
 
 
 @given(matrices(), SCHEMES)

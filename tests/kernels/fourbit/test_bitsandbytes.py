@@ -69,22 +69,29 @@ def test_packs_as_bitsandbytes_does(bnb, code, block_size, dtype):
 
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_unpacks_as_bitsandbytes_does(bnb, code, block_size, dtype):
-    """Into each dtype, rows that end inside a block.
-
-    An odd number of columns takes a path of its own in bitsandbytes, which has no -0 in FP4.
-    """
+def test_unpacks_as_bitsandbytes_does(bnb, bitsandbytes_dense, code, block_size, dtype):
+    """Into each dtype, rows that end inside a block, and an odd number of columns."""
     for shape in [(3, block_size), (5, block_size // 2 + 2), (3, 7)]:
-        equal = torch.equal if shape[1] % 2 else same_bits
         for kind, weight in weights(code, shape[0] * shape[1]).items():
             packed, state = bnb.quantize_4bit(weight.view(shape), blocksize=block_size, quant_type=code)
             state.dtype = dtype
             found = dequantize_4bit(packed.view(-1), state.absmax, None, None, shape, block_size, code, dtype)
-            assert equal(found, bnb.dequantize_4bit(packed, state)), (kind, shape)
+            assert torch.equal(found, bitsandbytes_dense(packed, state)), (kind, shape)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_unpacks_whole_rows_as_its_compiled_function_does(bnb, code, dtype):
+    """Whatever CPU it was compiled for."""
+    for kind in ("normal", "small", "constant", "midpoints"):
+        weight = weights(code, 6 * 192)[kind].view(6, 192)
+        packed, state = bnb.quantize_4bit(weight, blocksize=64, quant_type=code)
+        state.dtype = dtype
+        found = dequantize_4bit(packed.view(-1), state.absmax, None, None, weight.shape, 64, code, dtype)
+        assert torch.equal(found, bnb.dequantize_4bit(packed, state)), kind
 
 
 @pytest.mark.parametrize("block_size", [32, 64, 4096])
-def test_every_byte_and_every_scale_unpacks_alike(bnb, code, block_size):
+def test_every_byte_and_every_scale_unpacks_alike(bnb, bitsandbytes_dense, code, block_size):
     """All 256 bytes under scales from subnormal to huge, codes that no quantizer makes included."""
     packed = torch.arange(256, dtype=torch.uint8).repeat(32)
     blocks = packed.numel() * 2 // block_size
@@ -92,12 +99,13 @@ def test_every_byte_and_every_scale_unpacks_alike(bnb, code, block_size):
     shape = (32, 512)
     for dtype in DTYPES:
         found = dequantize_4bit(packed, absmax, None, None, shape, block_size, code, dtype)
-        expected = torch.ops.bitsandbytes.dequantize_4bit(packed, absmax, block_size, code, shape, dtype)
-        assert same_bits(found, expected)
+        table = bnb.get_4bit_type(code, "cpu")
+        state = bnb.QuantState(absmax, shape, table, block_size, code, dtype)
+        assert torch.equal(found, bitsandbytes_dense(packed, state))
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 255, 256, 257, 1000])
-def test_nests_scales_as_bitsandbytes_does(bnb, code, blocks):
+def test_nests_scales_as_bitsandbytes_does(bnb, bitsandbytes_dense, code, blocks):
     """Bytes, their absmax and the offset; then the scales that come back."""
     for kind, weight in weights(code, 64 * blocks).items():
         if kind in ("huge", "every magnitude"):  # their mean overflows, in bitsandbytes too
@@ -108,7 +116,7 @@ def test_nests_scales_as_bitsandbytes_does(bnb, code, blocks):
         for found, theirs in zip(nested, (state.absmax, state.state2.absmax, state.offset), strict=True):
             assert same_bits(found, theirs), kind
         dense = dequantize_4bit(packed, *nested, weight.shape, 64, code, torch.float32)
-        assert same_bits(dense, bnb.dequantize_4bit(expected, state).view(-1)), kind
+        assert torch.equal(dense, bitsandbytes_dense(expected, state)), kind
 
 
 def test_nested_scales_are_smaller_and_right_on_average():
