@@ -98,3 +98,16 @@ def test_the_preparation_of_peft_keeps_weights_packed_too():
     packed = [p for p in model.parameters() if isinstance(p, quant.QuantizedTensor)]
     assert len(packed) == 14
     assert model.get_input_embeddings().weight.dtype == torch.float32
+
+
+def test_packing_a_model_that_has_an_adapter_leaves_the_adapter_dense():
+    """Only the base is packed, whichever comes first; what is learned stays learned and trains on."""
+    model = peft.get_peft_model(tiny_llama(), peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    report = bs.quantize(model, "nf4")
+    reasons = {reason for name, reason in report.skipped if "lora_" in name}
+    assert reasons == {"it belongs to an adapter"}
+    assert not [layer.name for layer in report.packed if "lora_" in layer.name]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert len(trained) == 4
+    assert not any(isinstance(p, quant.QuantizedTensor) for p in trained)
+    assert isinstance(model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight, quant.QuantizedTensor)

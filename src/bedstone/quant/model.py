@@ -1,7 +1,7 @@
 """A whole model packed in place: every `nn.Linear` keeps its class, its weight becomes a `QuantizedTensor`.
 
 What is left dense is said, with the reason: layers that were asked to be skipped, weights that are shared with an embedding
-(which must stay readable by row), weights that are packed already. All weights are looked at before the first one is replaced,
+(which must stay readable by row), weights that are packed already, adapters. All weights are looked at before the first one is replaced,
 so a model that cannot be packed is left as it was.
 """
 
@@ -174,8 +174,11 @@ class LayerPlan:
         linear = {name or "weight": module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         _check_skip(skip, linear)
         others = _owners(model)
+        adapters = _adapters(model)
         for name, layer in linear.items():
             reason = _reason_to_skip(name, layer, skip, others) or (reasons or {}).get(name)
+            if not reason and name.startswith(adapters):
+                reason = "it belongs to an adapter"
             if reason:
                 self.skipped.append((name, reason))
             else:
@@ -190,6 +193,15 @@ def _owners(model: nn.Module) -> dict[int, str]:
         if not isinstance(module, nn.Linear)
         for parameter in module.parameters(recurse=False)
     }
+
+
+def _adapters(model: nn.Module) -> tuple[str, ...]:
+    """How the names of layers begin that belong to an adapter; tuner layers of peft tell what is theirs."""
+    return tuple(
+        f"{name}.{part}."
+        for name, module in model.named_modules()
+        for part in getattr(module, "adapter_layer_names", ())
+    )
 
 
 def _reason_to_skip(name: str, layer: nn.Linear, skip: Sequence[str], others: dict[int, str]) -> str:

@@ -92,6 +92,21 @@ def test_any_weight_keeps_the_bound(array, dtype, block_size, per_tensor):
     assert ((found.double() - weight.double()).abs() <= bound(dtype, weight.double(), scales)).all()
 
 
+def test_scales_that_are_halves_unpack_exactly():
+    """GGUF's Q8_0: every positive half times every code, without a rounding."""
+    halves = torch.arange(1, 0x7C00, dtype=torch.int16).view(torch.float16).float().unsqueeze(1)
+    codes = torch.arange(-127, 128, dtype=torch.int8).expand(len(halves), -1).contiguous()
+    assert torch.equal(dequantize_8bit(codes, halves * 127, 255, torch.float32), codes * halves)
+
+
+@given(st.floats(2.0**-99, 2.0**127, width=32), st.sampled_from([torch.int8, *FLOAT8]))
+def test_what_was_unpacked_packs_to_the_same_values(largest, dtype):
+    """Whatever the scale, as often as one likes."""
+    weight = torch.linspace(-1, 1, 301).unsqueeze(0) * largest
+    dense = dequantize_8bit(*quantize_8bit(weight, dtype, 301, False), 301, torch.float32)
+    assert torch.equal(dequantize_8bit(*quantize_8bit(dense, dtype, 301, False), 301, torch.float32), dense)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, *FLOAT8], ids=str)
 def test_zero_rows_stay_zero(dtype):
     """A row of zeros beside one that is not, and a weight of zeros."""

@@ -112,6 +112,7 @@ def test_the_way_back_is_packed_and_exact(tmp_path, kind, scheme, make):
         assert torch.equal(weight, _values(path, "blk.0.ffn_up.weight"))
         return
     assert isinstance(weight, quant.QuantizedTensor)
+    assert torch.equal(weight.dequantize(), _values(path, "blk.0.ffn_up.weight"))
     if scheme:
         packed = model.model.layers[0].self_attn.q_proj.weight
         part = "codes" if kind == "q8_0" else "packed"

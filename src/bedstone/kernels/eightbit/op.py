@@ -44,10 +44,10 @@ def _quantize_workspace(weight, code_dtype, block_size, per_tensor):  # noqa: AN
 
 
 def _dequantize_workspace(codes, absmax, block_size, dtype):  # noqa: ANN001, ANN202
-    del absmax, block_size
+    del block_size
     rows, columns = codes.shape
-    tile = min(rows, rows_in_tile(columns, tile_bytes=reference.SMALL_TILE)) * columns
-    return (4 * tile if dtype != torch.float32 else 0) + _SMALL
+    tile_rows = min(rows, rows_in_tile(columns, tile_bytes=reference.SMALL_TILE))
+    return (4 * tile_rows * columns if dtype != torch.float32 else 0) + 12 * tile_rows * absmax.shape[1] + _SMALL
 
 
 def _linear_workspace(x, codes, absmax, block_size, bias):  # noqa: ANN001, ANN202

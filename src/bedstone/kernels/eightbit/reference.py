@@ -1,10 +1,11 @@
 """One byte a weight and one absmax a block of a row, in plain torch: int8 and the two float8 types.
 
     code = round(w * limit / absmax)      limit: 127 for int8, 448 for float8_e4m3fn, 57,344 for float8_e5m2
-    w    = code / limit * absmax
+    w    = code * (absmax / limit)
 
-int8 with one block a row is bitsandbytes' `int8_vectorwise_quant`, bit for bit; with blocks of 32 it is GGUF's Q8_0, whose
-scale is a half. Weights and codes `[rows, columns]`, absmax `[rows, blocks]`, or `[1, 1]` for the whole tensor.
+absmax is divided by the limit, not multiplied by 1 / limit: so the scale comes back unchanged when what was unpacked is packed
+again, and GGUF's Q8_0 (blocks of 32), whose scale is a half, comes out exactly. int8 with one block a row is bitsandbytes'
+`int8_vectorwise_quant`, bit for bit. Weights and codes `[rows, columns]`, absmax `[rows, blocks]`, or `[1, 1]` for the whole tensor.
 
 References:
     Dettmers, Lewis, Belkada, Zettlemoyer: LLM.int8(), 2022, https://arxiv.org/abs/2208.07339.
@@ -27,6 +28,7 @@ SMALL_TILE = 2**20
 """Bytes of float32 that are rounded or scaled at a time."""
 _TINY = 2.0**-100  # below it, limit / absmax may leave float32
 _LIFT = 2.0**64
+_LARGEST = torch.finfo(torch.float32).max
 
 
 def quantize(
@@ -56,9 +58,7 @@ def dequantize(codes: torch.Tensor, absmax: torch.Tensor, block_size: int, dtype
     out = empty_output(codes.shape, dtype, codes.device)
     for start, stop in row_tiles(*codes.shape, tile_bytes=SMALL_TILE):
         dense = out[start:stop] if dtype is torch.float32 else _dense_buffer(codes, start, stop)
-        # Not `code * (absmax / limit)`: that scale has no bits left where absmax is subnormal.
-        dense.copy_(codes[start:stop]).mul_(1 / LIMITS[codes.dtype])
-        scale_blocks_(dense, rows_of(absmax, start, stop), block_size)
+        _unscale_(dense.copy_(codes[start:stop]), rows_of(absmax, start, stop), block_size, LIMITS[codes.dtype])
         if dtype is not torch.float32:
             out[start:stop] = dense
     return out
@@ -69,7 +69,7 @@ def linear(
 ) -> torch.Tensor:
     """Return `x @ weight.T + bias`."""
     if few_rows(x, codes, absmax):
-        return int8_linear(x, [codes], absmax.view(-1) * (1 / LIMITS[torch.int8]), bias)
+        return int8_linear(x, [codes], absmax.view(-1) / LIMITS[torch.int8], bias)
     return tiled_linear(x, _tiled(codes, absmax, block_size, computing_dtype(x)), bias)
 
 
@@ -90,7 +90,7 @@ def scaled_by_row(absmax: torch.Tensor, dtype: torch.dtype) -> bool:
 
 def _tiled(codes: torch.Tensor, absmax: torch.Tensor, block_size: int, dtype: torch.dtype) -> TiledWeight:
     rows, columns = codes.shape
-    scale = absmax * (1 / LIMITS[codes.dtype])
+    scale = absmax / LIMITS[codes.dtype]
     by_row = scaled_by_row(absmax, dtype)
 
     def unpack(start: int, stop: int, target: torch.Tensor) -> None:
@@ -120,3 +120,14 @@ def _scale_to_limit_(dense: torch.Tensor, absmax: torch.Tensor, block_size: int,
         absmax = absmax * lift
         absmax = torch.where(absmax > 0, absmax, torch.inf)  # a block of zeros stays one
     scale_blocks_(dense, limit / absmax, block_size)
+
+
+def _unscale_(codes: torch.Tensor, absmax: torch.Tensor, block_size: int, limit: float) -> None:
+    """Multiply by absmax / limit; where that would be subnormal, and so without bits, by its lifted value and then back."""
+    tiny = (absmax < _TINY) & (absmax > 0)
+    lift = torch.where(tiny, _LIFT, 1.0) if bool(tiny.any()) else None
+    scale = (absmax if lift is None else absmax * lift) / limit
+    # Rounded up, the largest scale would make the largest code infinite.
+    scale_blocks_(codes, scale.clamp_(max=_LARGEST / limit * (1 - 2**-23)), block_size)
+    if lift is not None:
+        scale_blocks_(codes, lift.reciprocal_(), block_size)
