@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 BNB, TORCHAO, QUANTO = "bitsandbytes", "torchao", "optimum-quanto"
+BNB_EXACT = "bitsandbytes, float32"
 MODULES = {BNB: "bitsandbytes", TORCHAO: "torchao", QUANTO: "optimum.quanto"}
 SMALL, LARGE, LARGEST = ((576, 576), (1536, 576), (576, 1536)), (4096, 4096), (11008, 4096)
 CACHE_BYTES = 80 * 2**20  # what the copies of a weight exceed together; more than the largest caches of one socket
@@ -128,6 +129,8 @@ def _products(scheme: str, dense: torch.Tensor, peers: Sequence[str], tokens: Se
         makers = {"ours": _ours} | {peer: _PEERS[peer] for peer in peers}
         layers = {who: maker(scheme, dense, dtype) for who, maker in makers.items()}
         layers = {who: layer for who, layer in layers.items() if layer is not None}
+        # Its first forward pass without a gradient repacks a 4-bit layer for good where the CPU multiplies bfloat16.
+        trained = layers | {BNB: _bitsandbytes(scheme, dense, dtype)} if BNB in layers else layers
         for count in tokens:
             if count in ((256, 2048) if large else (512,)) or (shape == LARGEST and count > FEW_TOKENS):
                 continue
@@ -135,16 +138,20 @@ def _products(scheme: str, dense: torch.Tensor, peers: Sequence[str], tokens: Se
                 continue
             x = torch.randn(count, shape[1]).to(dtype)
             calls = {who: _forward(_rotated(who, layer, scheme, shape, count), x) for who, layer in layers.items()}
+            if name == "fp32" and scheme in ("nf4", "fp4") and _multiplies_bfloat16(peers):
+                calls[BNB_EXACT] = _forward(_rotated(BNB, trained[BNB], scheme, shape, count), x, grad=True)
             fast = scheme in ("int8", "ternary") and count == 1 and large
             yield Case("linear", scheme, shape, count, name, calls, 10.0 if fast else 1.0, _NOTES.get(scheme, ""))
             if name == "fp32" and count >= FEW_TOKENS and scheme in ("nf4", "fp4", "int8"):
-                calls = {who: _backward(layer, x) for who, layer in layers.items() if who != TORCHAO}
+                calls = {who: _backward(layer, x) for who, layer in trained.items() if who != TORCHAO}
                 yield Case("input grad", scheme, shape, count, name, calls, note="forward is not timed")
 
 
 _NOTES = {
     "int8": "bitsandbytes also rounds the input to int8, torchao and quanto do not",
     "ternary": "no peer has ternary: bitsandbytes' NF4 beside it",
+    "nf4": "where the CPU can, bitsandbytes multiplies in bfloat16 unless a gradient is wanted",
+    "fp4": "where the CPU can, bitsandbytes multiplies in bfloat16 unless a gradient is wanted",
     "fp8": "bitsandbytes has none: ours beside torchao and quanto",
 }
 
@@ -215,10 +222,20 @@ def _rotated(who: str, layer: nn.Module, scheme: str, shape: tuple[int, int], to
     return itertools.cycle([layer, *(copy.deepcopy(layer) for _ in range(min(copies, MOST_COPIES) - 1))])
 
 
-def _forward(layers: Iterator[nn.Module], x: torch.Tensor) -> Callable[[], torch.Tensor]:
+def _multiplies_bfloat16(peers: Sequence[str]) -> bool:
+    if BNB not in peers:
+        return False
+    from bitsandbytes.functional import has_avx512bf16
+
+    return has_avx512bf16()
+
+
+def _forward(layers: Iterator[nn.Module], x: torch.Tensor, *, grad: bool = False) -> Callable[[], torch.Tensor]:
+    x = x.clone().requires_grad_(grad)
+
     def call() -> torch.Tensor:
-        with torch.no_grad():
-            return next(layers).eval()(x)
+        with torch.set_grad_enabled(grad):
+            return next(layers).train(grad)(x)
 
     return call
 
