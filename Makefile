@@ -18,7 +18,10 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "bedstone needs Python 3.11 or newer, this is %s. Name another: make PYTHON=python3.12 ..." % sys.version.split()[0])'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
+# What the CPU library is compiled from: a change installs bedstone anew.
+NATIVE := $(wildcard src/bedstone/kernels/native/cpp/*)
+
+$(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	@echo "Installing bedstone and what it trains with (about a minute)"
 	@$(PIP) torch==2.13.0 -e '.[train,gguf]'
 	@touch $@
@@ -60,7 +63,8 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/load_memory.py
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/quant_ops.py
 	$(BIN)/python benchmarks/qlora_step.py
-	$(BIN)/python benchmarks/bitlinear_loss.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bitlinear_loss.py
+	$(BIN)/python benchmarks/bitlinear_loss.py --write
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tuner_table.py
 	$(BIN)/python benchmarks/tuner_table.py --write
 	$(BIN)/python benchmarks/quant_error.py --text models/texts/devils_dictionary.txt --text models/texts/us_constitution.txt --write

@@ -103,13 +103,15 @@ def measure_predictions(subjects: list[Subject], paths: list[Path], tokens: int)
     rows: list[dict[str, Any]] = []
     known: dict[
         str, tuple[str, list[Divergence]]
-    ] = {}  # by the bits of all unpacked weights: the same bits, the same figures
+    ] = {}  # by the values of all unpacked weights: the same values, the same figures
     for subject in subjects:
         packed, bits = round_tripped(model, subject)
         same_as, found = known.get(bits, ("", []))
         found = found or [compared(part, before, packed) for part, before in zip(cut, reference, strict=True)]
         known.setdefault(bits, (f"{subject.package} {subject.scheme}, {subject.options}", found))
-        rows.append(named(subject) | {"same_bits_as": same_as, "texts": [figures(divergence) for divergence in found]})
+        rows.append(
+            named(subject) | {"same_values_as": same_as, "texts": [figures(divergence) for divergence in found]}
+        )
         shown = ", ".join(f"KL {one.mean_kl:.4f} ppl {one.perplexity:.2f}" for one in found)
         print(f"{subject.package:<15}{subject.scheme:<22}{subject.options:<36}{shown}", flush=True)
     types = gguf_types(SMOLLM)
@@ -143,14 +145,14 @@ def compared(part: list[Window], before: list[torch.Tensor], packed: Any) -> Div
 
 
 def round_tripped(model: Any, subject: Subject) -> tuple[Any, str]:
-    """A copy of the model with each linear weight packed and unpacked, the rest shared; and the hash of those weights."""
+    """A copy of the model with each linear weight packed and unpacked, the rest shared; and the hash of their values."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     packed = copy.deepcopy(model, shared)
     bits = hashlib.sha256()
     for layer in LayerPlan(packed, ()).chosen.values():
         unpacked, _ = subject.round_trip(layer.weight.detach())
         layer.weight = nn.Parameter(unpacked.to(torch.float32).contiguous(), requires_grad=False)
-        bits.update(layer.weight.detach().numpy().tobytes())
+        bits.update((layer.weight.detach() + 0.0).numpy().tobytes())  # -0 becomes 0: the same value
     return packed, bits.hexdigest()
 
 

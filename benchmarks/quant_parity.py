@@ -46,7 +46,6 @@ def differing(found: torch.Tensor, expected: torch.Tensor) -> int:
 def against_bitsandbytes() -> dict[str, Any]:
     """Return counts of what was compared and of what differs, for both tables, all block sizes and kinds of weights."""
     from bitsandbytes import functional
-
     from bitsandbytes.backends.default.ops import _dequantize_4bit_compute
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

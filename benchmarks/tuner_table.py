@@ -96,7 +96,7 @@ def section() -> str:
             *_table(figures, others),
             "",
             *_excluded(figures, others),
-            f"Versions: {listed}. On a CPU; nothing here was run on a GPU.",
+            f"Versions: {listed}. On a CPU ({result['cpu']}: bitsandbytes computes otherwise on one without AVX-512); nothing here was run on a GPU.",
             "",
             "What a merge into packed weights keeps of a LoRA, by the size of its change against the weights; `error` in brackets:",
             "",

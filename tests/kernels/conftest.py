@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bedstone.kernels import eightbit, fourbit, ternary
+from bedstone.kernels.registry import policy
 from bedstone.kernels.tiles import free_scratch
 
 if TYPE_CHECKING:
@@ -78,14 +79,21 @@ PACKERS = {
 }
 
 
+@pytest.fixture(params=["auto", "reference"])
+def implementation(request):
+    """The best implementation of each operation, then plain torch."""
+    with policy(request.param):
+        yield request.param
+
+
 @pytest.fixture(params=PACKERS)
-def pack(request):
+def pack(request, implementation):
     """A way to pack a weight `[N, K]`, one after the other."""
     return PACKERS[request.param]
 
 
 @pytest.fixture(params=["nf4", "fp4"])
-def code(request):
+def code(request, implementation):
     """The two 4-bit tables."""
     return request.param
 

@@ -14,6 +14,7 @@ OWN = {
     "BEDSTONE_CACHE": "the folder for converted models",
     "BEDSTONE_CUDA_DEVICE": "the device that `auto` means",
     "BEDSTONE_FORCE_CPU": "the device that `auto` means",
+    "BEDSTONE_KERNELS": "which implementation of an operation is taken",
     "BEDSTONE_LOG_LEVEL": "the least severe level that is logged",
 }
 """Every variable that bedstone reads under its own prefix, and what it decides."""

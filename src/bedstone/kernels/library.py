@@ -10,18 +10,16 @@ the other's derivative, packed weights have none, so one rule serves every forma
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.autograd import forward_ad
-from torch.utils._pytree import tree_leaves
 
 from bedstone.core.errors import UnknownNameError
+from bedstone.kernels.derivative import Derivative, batching_rule, product_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
 LIBRARY = torch.library.Library("bedstone", "FRAGMENT")
 """The handle that registers; it must live as long as the operations."""
@@ -62,8 +60,8 @@ def workspace_bytes(op: str, *args: Any) -> int:
 
     >>> import bedstone.kernels.eightbit
     >>> codes, absmax = torch.empty(576, 576, dtype=torch.int8, device="meta"), torch.empty(576, 1, device="meta")
-    >>> workspace_bytes("linear_8bit", torch.empty(1, 576), codes, absmax, 576, None)
-    1345792
+    >>> workspace_bytes("linear_8bit", torch.empty(64, 576), codes, absmax, 576, None)
+    1343488
     """
     if op not in _WORKSPACES:
         raise UnknownNameError("packed operation", op, _WORKSPACES)
@@ -103,15 +101,19 @@ def define_linear(
         The product as users call it, and the two operations. The product is the operation itself, except inside the
         transforms of `torch.func` and in forward-mode AD, which know no derivative that is registered with an operation.
     """
-    linear = define(f"linear_{name}(Tensor x, {weight}, Tensor? bias) -> Tensor", _without_views(forward))
-    backward = define(f"linear_{name}_input_grad(Tensor grad, {weight}) -> Tensor", _without_views(input_grad))
+    forward, input_grad = _without_views(forward), _without_views(input_grad)
+    linear = define(f"linear_{name}(Tensor x, {weight}, Tensor? bias) -> Tensor", forward)
+    backward = define(f"linear_{name}_input_grad(Tensor grad, {weight}) -> Tensor", input_grad)
     weight_arguments = weight.count(",") + 1
-    rules = _Derivative(linear, weight_arguments), _Derivative(backward, weight_arguments)
+    rules = (
+        Derivative(linear, forward.body, weight_arguments),
+        Derivative(backward, input_grad.body, weight_arguments),
+    )
     products = []
     for rule in rules:
         torch.library.register_autograd(rule.op, rule.backward, setup_context=rule.keep, lib=LIBRARY)
-        torch.library.register_vmap(rule.op, _batched(rule.op), lib=LIBRARY)
-        products.append(_product(rule))
+        torch.library.register_vmap(rule.op, batching_rule(rule.op), lib=LIBRARY)
+        products.append(product_of(rule))
     rules[1].other, rules[0].other = products
     return products[0], linear, backward
 
@@ -128,105 +130,3 @@ def _without_views(operation: Operation) -> Operation:
         return torch.ops.aten._unsafe_view.default(result, result.shape) if result._is_view() else result  # noqa: SLF001
 
     return replace(operation, body=body)
-
-
-class _Derivative:
-    """The derivative of one operation of a pair: the other one, with the same packed weight.
-
-    Both take `(tensor, *weight)`; the one that has a bias takes it last.
-    """
-
-    other: Callable[..., torch.Tensor]
-    """The product of the other operation, so that a derivative can be taken of a derivative."""
-
-    def __init__(self, op: Any, weight_arguments: int) -> None:
-        self.op = op
-        self.behind = 1 + weight_arguments  # where a bias stands
-        self.has_bias = len(op._schema.arguments) > self.behind  # noqa: SLF001 - the only way to read a schema
-
-    def keep(self, ctx: Any, inputs: Sequence[Any], output: Any) -> None:
-        del output
-        ctx.fixed, tensors = _parted(inputs[1 : self.behind])
-        ctx.save_for_backward(*tensors)
-
-    def backward(self, ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        needs_bias = self.has_bias and ctx.needs_input_grad[self.behind]
-        first, bias = self.gradients(ctx, grad, ctx.needs_input_grad[0], needs_bias)
-        return (first, *[None] * (self.behind - 1), *[bias] * self.has_bias)
-
-    def gradients(self, ctx: Any, grad: torch.Tensor, of_first: bool, of_bias: bool) -> tuple[Any, Any]:
-        """Return the gradients of the first argument and of the bias, those that are asked for."""
-        rest = () if self.has_bias else (None,)  # the other one's bias
-        first = self.other(grad, *ctx.fixed.whole(ctx.saved_tensors), *rest) if of_first else None
-        rows = math.prod(grad.shape[:-1])
-        return first, grad.reshape(rows, grad.shape[-1]).sum(0) if of_bias else None
-
-
-class _Fixed:
-    """The arguments of a call that are no tensors, in their places; one opaque value to the transforms of `torch.func`."""
-
-    def __init__(self, values: Sequence[Any]) -> None:
-        self.values = values
-
-    def whole(self, tensors: Iterable[torch.Tensor]) -> list[Any]:
-        """Return all arguments, the tensors put back."""
-        remaining = iter(tensors)
-        return [next(remaining) if value is _TENSOR else value for value in self.values]
-
-
-_TENSOR = object()
-
-
-def _parted(arguments: Sequence[Any]) -> tuple[_Fixed, list[torch.Tensor]]:
-    fixed = _Fixed([_TENSOR if isinstance(value, torch.Tensor) else value for value in arguments])
-    return fixed, [value for value in arguments if isinstance(value, torch.Tensor)]
-
-
-def _product(rule: _Derivative) -> Callable[..., torch.Tensor]:
-    """The operation as users call it: itself, or an `autograd.Function` with the same derivative."""
-
-    class Product(torch.autograd.Function):
-        generate_vmap_rule = True
-
-        @staticmethod
-        def forward(first: torch.Tensor, bias: Any, fixed: _Fixed, *tensors: torch.Tensor) -> torch.Tensor:
-            return rule.op(first, *fixed.whole(tensors), *[bias] * rule.has_bias)
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-            del output
-            _, _, ctx.fixed, *tensors = inputs
-            ctx.save_for_backward(*tensors)
-            ctx.save_for_forward(*tensors)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
-            both = rule.gradients(ctx, grads[0], *ctx.needs_input_grad[:2])
-            return (*both, None, *[None] * len(ctx.saved_tensors))
-
-        @staticmethod
-        def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
-            first, bias, *_ = tangents  # linear in both, so it is its own derivative
-            moved = product(first, *ctx.fixed.whole(ctx.saved_tensors), *[None] * rule.has_bias)
-            return moved if bias is None else moved + bias.to(moved.dtype)
-
-    def product(first: torch.Tensor, *rest: Any) -> torch.Tensor:
-        # What torch's own autograd asks.
-        if not (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0):  # noqa: SLF001
-            return rule.op(first, *rest)
-        fixed, tensors = _parted(rest[: rule.behind - 1])
-        return Product.apply(first, rest[-1] if rule.has_bias else None, fixed, *tensors)
-
-    return product
-
-
-def _batched(op: Any) -> Callable[..., Any]:
-    """The batching rule: these operations take any leading dimensions, so a batch is one more."""
-
-    def rule(info: Any, in_dims: tuple[Any, ...], first: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, int]:
-        del info
-        if any(dim is not None for dim in tree_leaves(in_dims[1:])):
-            raise NotImplementedError(f"{op} can be batched over its first argument only, not over a packed weight.")
-        return op(first.movedim(in_dims[0], 0), *rest), 0
-
-    return rule

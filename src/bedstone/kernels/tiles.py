@@ -47,6 +47,17 @@ class TiledWeight:
     align: int = 1
     row_scale: torch.Tensor | None = None
 
+    def is_one_tile(self, x: torch.Tensor, dtype: torch.dtype) -> bool:
+        """Return whether a product with x in its own dtype is one plain product with `whole`; autocast would cast that."""
+        fits = self.row_scale is None and 0 < 4 * self.rows * self.columns <= TILE_BYTES
+        return fits and dtype is x.dtype and not torch.is_autocast_enabled(x.device.type)
+
+    def whole(self, like: torch.Tensor) -> torch.Tensor:
+        """Return all rows unpacked, in a buffer of the dtype and device of `like` that the next call overwrites."""
+        tile = scratch(self.rows * self.columns, like.dtype, like.device, "tile").view(self.rows, self.columns)
+        self.unpack(0, self.rows, tile)
+        return tile
+
     def tiles(self, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[int, int, torch.Tensor]]:
         """Yield start, stop and the unpacked rows, in one buffer that the next tile overwrites."""
         for start, stop in row_tiles(self.rows, self.columns, align=self.align):
@@ -67,6 +78,8 @@ def tiled_linear(x: torch.Tensor, weight: TiledWeight, bias: torch.Tensor | None
         `[..., N]` in the dtype of `x`.
     """
     dtype = computing_dtype(x)
+    if weight.is_one_tile(x, dtype) and (bias is None or bias.dtype is dtype):
+        return torch.nn.functional.linear(x, weight.whole(x), bias)
     x_MK = as_rows(x).to(dtype)  # noqa: N806 - the shape suffix of the legend
     out_MN = x_MK.new_empty(x_MK.shape[0], weight.rows)  # noqa: N806
     for start, stop, tile in weight.tiles(dtype, x.device):
@@ -89,6 +102,8 @@ def tiled_input_grad(grad: torch.Tensor, weight: TiledWeight) -> torch.Tensor:
         `[..., K]` in the dtype of `grad`.
     """
     dtype = computing_dtype(grad)
+    if weight.is_one_tile(grad, dtype):
+        return torch.matmul(grad, weight.whole(grad))
     grad_MN = as_rows(grad).to(dtype)  # noqa: N806
     if weight.row_scale is not None:
         grad_MN = grad_MN * weight.row_scale  # noqa: N806

@@ -373,7 +373,7 @@ def test_reads_with_the_standard_library_and_core_alone():
         "import ast, pathlib, sys\n"
         "from importlib.util import find_spec\n"
         "import bedstone\n"
-        "folder = pathlib.Path(bedstone.__path__[0], 'train', 'report')\n"
+        "folder = pathlib.Path(bedstone.__file__).parent / 'train' / 'report'\n"
         "roots = {'.'.join(node.module.split('.')[:2]) for file in folder.glob('*.py') for node in ast.walk(ast.parse(file.read_text()))"
         " if isinstance(node, ast.ImportFrom)}\n"
         "print(sorted(root for root in roots if root.split('.')[0] not in sys.stdlib_module_names))\n"

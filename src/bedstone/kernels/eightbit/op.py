@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from bedstone.kernels.blocks import blocks_in
-from bedstone.kernels.eightbit import reference
+from bedstone.kernels.eightbit import native, reference
 from bedstone.kernels.few_rows import int8_workspace
 from bedstone.kernels.library import Operation, define, define_linear
+from bedstone.kernels.native.calls import unfit
+from bedstone.kernels.registry import KernelImpl, KernelOp, KernelSpec
 from bedstone.kernels.tiles import computing_dtype, product_workspace, rows_in_tile
 
 _WEIGHT = "Tensor codes, Tensor absmax, int block_size"
@@ -63,17 +67,81 @@ def _input_grad_workspace(grad, codes, absmax, block_size):  # noqa: ANN001, ANN
     return product_workspace(grad, *codes.shape, scaled=scaled) + 4 * absmax.numel() + _SMALL
 
 
+def _native_quantize_workspace(weight, code_dtype, block_size, per_tensor):  # noqa: ANN001, ANN202
+    if code_dtype != torch.int8 or per_tensor:
+        return _quantize_workspace(weight, code_dtype, block_size, per_tensor)
+    return _SMALL
+
+
+def _native_dequantize_workspace(codes, absmax, block_size, dtype):  # noqa: ANN001, ANN202
+    del codes, absmax, block_size, dtype
+    return _SMALL
+
+
+def _native_linear_workspace(x, codes, absmax, block_size, bias):  # noqa: ANN001, ANN202
+    del absmax, block_size, bias
+    inputs = math.prod(x.shape[:-1])
+    if inputs <= native.FEW_INPUTS:
+        return (4 * inputs * codes.shape[1] if x.dtype != torch.float32 else 0) + _SMALL
+    return product_workspace(x, *codes.shape) + _SMALL
+
+
+def _native_input_grad_workspace(grad, codes, absmax, block_size):  # noqa: ANN001, ANN202
+    del absmax, block_size
+    return product_workspace(grad, *codes.shape) + _SMALL
+
+
+def _spec_of_weight(weight, code_dtype, block_size, per_tensor):  # noqa: ANN001, ANN202
+    del code_dtype, block_size, per_tensor
+    return KernelSpec(weight.device.type, weight.dtype, 0, *weight.shape)
+
+
+def _spec_of_dense(codes, absmax, block_size, dtype):  # noqa: ANN001, ANN202
+    del absmax, block_size
+    return KernelSpec(codes.device.type, dtype, 0, *codes.shape)
+
+
+def _spec_of_product(x, codes, absmax, block_size, bias=None):  # noqa: ANN001, ANN202
+    del absmax, block_size, bias
+    return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *codes.shape)
+
+
+_quantize = KernelOp(
+    "quantize_8bit",
+    _spec_of_weight,
+    KernelImpl("native", native.quantize, _native_quantize_workspace, unfit),
+    KernelImpl("reference", reference.quantize, _quantize_workspace),
+)
+_dequantize = KernelOp(
+    "dequantize_8bit",
+    _spec_of_dense,
+    KernelImpl("native", native.dequantize, _native_dequantize_workspace, unfit),
+    KernelImpl("reference", reference.dequantize, _dequantize_workspace),
+)
+_linear = KernelOp(
+    "linear_8bit",
+    _spec_of_product,
+    KernelImpl("native", native.linear, _native_linear_workspace, unfit),
+    KernelImpl("reference", reference.linear, _linear_workspace),
+)
+_input_grad = KernelOp(
+    "linear_8bit_input_grad",
+    _spec_of_product,
+    KernelImpl("native", native.input_grad, _native_input_grad_workspace, unfit),
+    KernelImpl("reference", reference.input_grad, _input_grad_workspace),
+)
+
 quantize_8bit = define(
     "quantize_8bit(Tensor weight, ScalarType code_dtype, int block_size, bool per_tensor) -> (Tensor, Tensor)",
-    Operation(reference.quantize, _fake_quantize, _quantize_workspace),
+    Operation(_quantize, _fake_quantize, _quantize.workspace),
 )
 dequantize_8bit = define(
     f"dequantize_8bit({_WEIGHT}, ScalarType dtype) -> Tensor",
-    Operation(reference.dequantize, _fake_dequantize, _dequantize_workspace),
+    Operation(_dequantize, _fake_dequantize, _dequantize.workspace),
 )
 linear_8bit, linear_8bit_op, linear_8bit_input_grad = define_linear(
     "8bit",
     _WEIGHT,
-    forward=Operation(reference.linear, _fake_linear, _linear_workspace),
-    input_grad=Operation(reference.input_grad, _fake_input_grad, _input_grad_workspace),
+    forward=Operation(_linear, _fake_linear, _linear.workspace),
+    input_grad=Operation(_input_grad, _fake_input_grad, _input_grad.workspace),
 )

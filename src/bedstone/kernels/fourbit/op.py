@@ -6,8 +6,10 @@ import math
 
 import torch
 
-from bedstone.kernels.fourbit import reference
+from bedstone.kernels.fourbit import native, reference
 from bedstone.kernels.library import Operation, define, define_linear
+from bedstone.kernels.native.calls import unfit
+from bedstone.kernels.registry import KernelImpl, KernelOp, KernelSpec
 from bedstone.kernels.tiles import computing_dtype, product_workspace, row_alignment
 
 _WEIGHT = (
@@ -74,9 +76,68 @@ def _scale_bytes(absmax: torch.Tensor, nested_absmax: torch.Tensor | None) -> in
     return _SMALL + (8 * absmax.numel() if nested_absmax is not None else 0)
 
 
+def _native_dequantize_workspace(packed, absmax, nested_absmax, offset, shape, block_size, code, dtype):  # noqa: ANN001, ANN202
+    del packed, offset, shape, block_size, code, dtype
+    return _scale_bytes(absmax, nested_absmax)
+
+
+def _native_linear_workspace(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias):  # noqa: ANN001, ANN202
+    del packed, offset, block_size, code, bias
+    rows, columns = shape
+    inputs = math.prod(x.shape[:-1])
+    if inputs <= native.FEW_INPUTS and columns % 2 == 0:
+        return 4 * columns * (inputs + 1) + _scale_bytes(absmax, nested_absmax)
+    return product_workspace(x, rows, columns, align=1 + columns % 2) + _scale_bytes(absmax, nested_absmax)
+
+
+def _native_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, shape, block_size, code):  # noqa: ANN001, ANN202
+    del packed, offset, block_size, code
+    return product_workspace(grad, *shape, align=1 + shape[1] % 2) + _scale_bytes(absmax, nested_absmax)
+
+
+def _spec_of_weight(weight: torch.Tensor, block_size: int, code: str) -> KernelSpec:
+    del block_size, code
+    return KernelSpec(weight.device.type, weight.dtype, 0, weight.numel(), 1)
+
+
+def _spec_of_dense(packed, absmax, nested_absmax, offset, shape, block_size, code, dtype):  # noqa: ANN001, ANN202
+    del absmax, nested_absmax, offset, block_size, code
+    return KernelSpec(packed.device.type, dtype, 0, math.prod(shape), 1)
+
+
+def _spec_of_product(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias=None):  # noqa: ANN001, ANN202
+    del packed, absmax, nested_absmax, offset, block_size, code, bias
+    return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *shape)
+
+
+_quantize = KernelOp(
+    "quantize_4bit",
+    _spec_of_weight,
+    KernelImpl("native", native.quantize, lambda *_: _SMALL, unfit),
+    KernelImpl("reference", reference.quantize, _quantize_workspace),
+)
+_dequantize = KernelOp(
+    "dequantize_4bit",
+    _spec_of_dense,
+    KernelImpl("native", native.dequantize, _native_dequantize_workspace, unfit),
+    KernelImpl("reference", reference.dequantize, _dequantize_workspace),
+)
+_linear = KernelOp(
+    "linear_4bit",
+    _spec_of_product,
+    KernelImpl("native", native.linear, _native_linear_workspace, unfit),
+    KernelImpl("reference", reference.linear, _linear_workspace),
+)
+_input_grad = KernelOp(
+    "linear_4bit_input_grad",
+    _spec_of_product,
+    KernelImpl("native", native.input_grad, _native_input_grad_workspace, unfit),
+    KernelImpl("reference", reference.input_grad, _linear_workspace),
+)
+
 quantize_4bit = define(
     "quantize_4bit(Tensor weight, int block_size, str code) -> (Tensor, Tensor)",
-    Operation(reference.quantize, _fake_quantize, _quantize_workspace),
+    Operation(_quantize, _fake_quantize, _quantize.workspace),
 )
 quantize_absmax = define(
     "quantize_absmax(Tensor absmax) -> (Tensor, Tensor, Tensor)",
@@ -84,11 +145,11 @@ quantize_absmax = define(
 )
 dequantize_4bit = define(
     f"dequantize_4bit({_WEIGHT}, ScalarType dtype) -> Tensor",
-    Operation(reference.dequantize, _fake_dequantize, _dequantize_workspace),
+    Operation(_dequantize, _fake_dequantize, _dequantize.workspace),
 )
 linear_4bit, linear_4bit_op, linear_4bit_input_grad = define_linear(
     "4bit",
     _WEIGHT,
-    forward=Operation(reference.linear, _fake_linear, _linear_workspace),
-    input_grad=Operation(reference.input_grad, _fake_input_grad, _linear_workspace),
+    forward=Operation(_linear, _fake_linear, _linear.workspace),
+    input_grad=Operation(_input_grad, _fake_input_grad, _input_grad.workspace),
 )

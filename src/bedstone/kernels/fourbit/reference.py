@@ -165,7 +165,7 @@ def _packed_codes(scaled: torch.Tensor, code: str) -> torch.Tensor:
     """Return the packed codes of values within -1 ... 1; counted in float32, where a comparison is vectorised."""
     ranks = scratch(scaled.numel(), torch.float32, scaled.device, "ranks")
     above = scratch(scaled.numel(), torch.float32, scaled.device, "magnitudes")
-    first, *others = _midpoints(code)
+    first, *others = midpoints(code)
     torch.gt(scaled, first, out=ranks)
     for midpoint in others:
         ranks.add_(torch.gt(scaled, midpoint, out=above))
@@ -175,7 +175,8 @@ def _packed_codes(scaled: torch.Tensor, code: str) -> torch.Tensor:
 
 
 @functools.cache
-def _midpoints(code: str) -> tuple[float, ...]:
+def midpoints(code: str) -> tuple[float, ...]:
+    """Return the 15 values between neighbours of a sorted table, each the largest that still takes the lower one."""
     ordered = torch.tensor(layouts.CODE_TABLES[code], dtype=torch.float32, device="cpu").sort().values
     return tuple(((ordered[1:] + ordered[:-1]) / 2).tolist())
 

@@ -10,7 +10,9 @@ from bedstone.kernels.blocks import blocks_in
 from bedstone.kernels.few_rows import int8_workspace, suits_int8_linear
 from bedstone.kernels.layouts import TRITS_PER_CHUNK, trit_bytes
 from bedstone.kernels.library import Operation, define, define_linear
-from bedstone.kernels.ternary import reference
+from bedstone.kernels.native.calls import unfit
+from bedstone.kernels.registry import KernelImpl, KernelOp, KernelSpec
+from bedstone.kernels.ternary import native, reference
 from bedstone.kernels.tiles import computing_dtype, product_workspace, rows_in_tile
 
 _WEIGHT = "Tensor packed, Tensor scale, SymInt[] shape, int block_size"
@@ -87,17 +89,84 @@ def _input_grad_workspace(grad, packed, scale, shape, block_size):  # noqa: ANN0
     return planes + converted * dense.nbytes + tile + max(dense.nbytes, reordered) + _SMALL
 
 
+def _native_quantize_workspace(weight, block_size, per_tensor):  # noqa: ANN001, ANN202
+    rows, columns = weight.shape
+    if per_tensor:
+        return 4 * weight.numel() + _SMALL
+    tile = min(rows, rows_in_tile(columns, tile_bytes=reference.SMALL_TILE)) * columns
+    widened = 4 * tile if weight.dtype != torch.float32 else 0
+    return 4 * tile + widened + 12 * rows * blocks_in(columns, block_size) + _SMALL
+
+
+def _native_dequantize_workspace(packed, scale, shape, block_size, dtype):  # noqa: ANN001, ANN202
+    del packed, scale, shape, block_size, dtype
+    return _SMALL
+
+
+def _native_linear_workspace(x, packed, scale, shape, block_size, bias):  # noqa: ANN001, ANN202
+    del packed, block_size, bias
+    inputs = math.prod(x.shape[:-1])
+    if inputs <= native.FEW_INPUTS and scale.shape[1] <= 1:
+        return (4 * inputs * shape[1] if x.dtype != torch.float32 else 0) + _SMALL
+    return product_workspace(x, *shape) + _SMALL
+
+
+def _native_input_grad_workspace(grad, packed, scale, shape, block_size):  # noqa: ANN001, ANN202
+    del packed, scale, block_size
+    return product_workspace(grad, *shape) + _SMALL
+
+
+def _spec_of_weight(weight, block_size, per_tensor):  # noqa: ANN001, ANN202
+    del block_size, per_tensor
+    return KernelSpec(weight.device.type, weight.dtype, 0, *weight.shape)
+
+
+def _spec_of_dense(packed, scale, shape, block_size, dtype):  # noqa: ANN001, ANN202
+    del scale, block_size
+    return KernelSpec(packed.device.type, dtype, 0, *shape)
+
+
+def _spec_of_product(x, packed, scale, shape, block_size, bias=None):  # noqa: ANN001, ANN202
+    del packed, scale, block_size, bias
+    return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *shape)
+
+
+_quantize = KernelOp(
+    "quantize_ternary",
+    _spec_of_weight,
+    KernelImpl("native", native.quantize, _native_quantize_workspace, unfit),
+    KernelImpl("reference", reference.quantize, _quantize_workspace),
+)
+_dequantize = KernelOp(
+    "dequantize_ternary",
+    _spec_of_dense,
+    KernelImpl("native", native.dequantize, _native_dequantize_workspace, unfit),
+    KernelImpl("reference", reference.dequantize, _dequantize_workspace),
+)
+_linear = KernelOp(
+    "linear_ternary",
+    _spec_of_product,
+    KernelImpl("native", native.linear, _native_linear_workspace, unfit),
+    KernelImpl("reference", reference.linear, _linear_workspace),
+)
+_input_grad = KernelOp(
+    "linear_ternary_input_grad",
+    _spec_of_product,
+    KernelImpl("native", native.input_grad, _native_input_grad_workspace, unfit),
+    KernelImpl("reference", reference.input_grad, _input_grad_workspace),
+)
+
 quantize_ternary = define(
     "quantize_ternary(Tensor weight, int block_size, bool per_tensor) -> (Tensor, Tensor)",
-    Operation(reference.quantize, _fake_quantize, _quantize_workspace),
+    Operation(_quantize, _fake_quantize, _quantize.workspace),
 )
 dequantize_ternary = define(
     f"dequantize_ternary({_WEIGHT}, ScalarType dtype) -> Tensor",
-    Operation(reference.dequantize, _fake_dequantize, _dequantize_workspace),
+    Operation(_dequantize, _fake_dequantize, _dequantize.workspace),
 )
 linear_ternary, linear_ternary_op, linear_ternary_input_grad = define_linear(
     "ternary",
     _WEIGHT,
-    forward=Operation(reference.linear, _fake_linear, _linear_workspace),
-    input_grad=Operation(reference.input_grad, _fake_input_grad, _input_grad_workspace),
+    forward=Operation(_linear, _fake_linear, _linear.workspace),
+    input_grad=Operation(_input_grad, _fake_input_grad, _input_grad.workspace),
 )

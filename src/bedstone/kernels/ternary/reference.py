@@ -45,7 +45,7 @@ def quantize(weight: torch.Tensor, block_size: int, per_tensor: bool) -> tuple[t
     rows, columns = weight.shape
     weight = weight.detach()
     packed = torch.empty(rows, layouts.trit_bytes(columns), dtype=torch.uint8, device=weight.device)
-    inverse = 1 / _absmean(weight, block_size, per_tensor).clamp_(min=_SMALLEST)
+    inverse = inverse_scale(weight, block_size, per_tensor)
     for start, stop in row_tiles(rows, columns, tile_bytes=SMALL_TILE):
         dense = _dense_buffer(weight, start, stop, columns).copy_(weight[start:stop])
         scale_blocks_(dense, rows_of(inverse, start, stop), block_size)
@@ -53,6 +53,11 @@ def quantize(weight: torch.Tensor, block_size: int, per_tensor: bool) -> tuple[t
         codes = dense.round_().clamp_(-1, 1).add_(1).to(torch.int8).view(torch.uint8)
         packed[start:stop] = layouts.pack_trits(codes)
     return packed, 1 / inverse
+
+
+def inverse_scale(weight: torch.Tensor, block_size: int, per_tensor: bool) -> torch.Tensor:
+    """Return 1 / scale, `[rows, blocks]` or `[1, 1]`; the scale itself is its reciprocal, as in transformers."""
+    return 1 / _absmean(weight, block_size, per_tensor).clamp_(min=_SMALLEST)
 
 
 def dequantize(

@@ -1,0 +1,83 @@
+"""One byte a weight, by the compiled CPU library; the same bits as `reference.py`, sums in another order.
+
+Quantizing to float8, or with one scale for the whole tensor, is left to `reference.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from bedstone.kernels.eightbit import reference
+from bedstone.kernels.memory import empty_output
+from bedstone.kernels.native.calls import placed, pointer
+from bedstone.kernels.native.library import DTYPES, library
+from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
+
+FEW_INPUTS = 8
+"""Rows of x up to which the weight is multiplied as it is read."""
+KINDS = {torch.int8: 0, torch.float8_e4m3fn: 1, torch.float8_e5m2: 2}
+
+
+def quantize(
+    weight: torch.Tensor, code_dtype: torch.dtype, block_size: int, per_tensor: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `reference.quantize`."""
+    if code_dtype is not torch.int8 or per_tensor or not weight.numel():
+        return reference.quantize(weight, code_dtype, block_size, per_tensor)
+    weight = weight.detach().contiguous()
+    rows, columns = weight.shape
+    codes = torch.empty(rows, columns, dtype=torch.int8)
+    absmax = torch.empty(rows, -(-columns // block_size), dtype=torch.float32)
+    library().bs_quantize_int8(
+        *(weight.data_ptr(), DTYPES[weight.dtype], rows, columns, block_size),
+        *(codes.data_ptr(), absmax.data_ptr(), torch.get_num_threads()),
+    )
+    return codes, absmax
+
+
+def dequantize(codes: torch.Tensor, absmax: torch.Tensor, block_size: int, dtype: torch.dtype) -> torch.Tensor:
+    """As `reference.dequantize`."""
+    out = empty_output(codes.shape, dtype, codes.device)
+    _unpack(codes, absmax, block_size, out)
+    return out
+
+
+def linear(
+    x: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, block_size: int, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """As `reference.linear`."""
+    rows, columns = codes.shape
+    inputs = x.numel() // columns if columns else 0
+    if inputs > FEW_INPUTS or not columns or (bias is not None and bias.dtype != x.dtype):
+        return tiled_linear(x, _tiled(codes, absmax, block_size), bias)
+    x, codes, absmax = x.contiguous(), codes.contiguous(), absmax.contiguous()
+    out = x.new_empty(*x.shape[:-1], rows)
+    library().bs_linear_8bit(
+        *(x.data_ptr(), DTYPES[x.dtype], inputs, codes.data_ptr(), KINDS[codes.dtype], absmax.data_ptr()),
+        *(*placed(absmax), block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+    )
+    return out
+
+
+def input_grad(grad: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, block_size: int) -> torch.Tensor:
+    """As `reference.input_grad`."""
+    return tiled_input_grad(grad, _tiled(codes, absmax, block_size))
+
+
+def _tiled(codes: torch.Tensor, absmax: torch.Tensor, block_size: int) -> TiledWeight:
+    rows, columns = codes.shape
+
+    def unpack(start: int, stop: int, target: torch.Tensor) -> None:
+        part = absmax if absmax.shape[0] == 1 else absmax[start:stop]
+        _unpack(codes[start:stop], part, block_size, target)
+
+    return TiledWeight(rows, columns, unpack)
+
+
+def _unpack(codes: torch.Tensor, absmax: torch.Tensor, block_size: int, out: torch.Tensor) -> None:
+    codes, absmax = codes.contiguous(), absmax.contiguous()
+    rows, columns = codes.shape
+    library().bs_dequantize_8bit(
+        *(codes.data_ptr(), KINDS[codes.dtype], absmax.data_ptr(), *placed(absmax), max(block_size, 1)),
+        *(rows, columns, out.data_ptr(), DTYPES[out.dtype], torch.get_num_threads()),
+    )

@@ -1,0 +1,121 @@
+// int8 and the two float8 types: code * (absmax / limit).
+#pragma once
+#include "fourbit.h"
+
+namespace {
+
+constexpr float TINY = 0x1p-100f, LIFT = 0x1p64f;  // below TINY, limit / absmax may leave float32, absmax / limit is subnormal
+constexpr float LARGEST = 0x1.fffffep127f;
+constexpr float LIMITS[3] = {127.0f, 448.0f, 57344.0f};
+
+void quantize_int8(const void* weight, int dtype, int64_t rows, int64_t columns, int64_t block, uint8_t* codes,
+                   float* absmax, int threads) {
+  const int64_t blocks = (columns + block - 1) / block;
+  in_parallel(rows, 1, rows * columns, threads, [&](int64_t from, int64_t to) {
+    std::vector<float> wide(dtype == FLOAT32 ? 0 : columns);
+    for (int64_t r = from; r < to; r++) {
+      const float* row = (const float*)weight + r * columns;
+      if (dtype != FLOAT32) widen(weight, dtype, r * columns, columns, wide.data()), row = wide.data();
+      for (int64_t b = 0; b < blocks; b++) {
+        const float* w = row + b * block;
+        uint8_t* q = codes + r * columns + b * block;
+        int64_t size = std::min(block, columns - b * block), i = 0;
+        float most = absmax[r * blocks + b] = absmax_of(w, size), lift = 1.0f;
+        if (most < TINY) lift = LIFT, most *= LIFT;
+        const float scale = most == 0.0f ? 0.0f : 127.0f * (1.0f / most);  // two roundings, as torch divides a number by a tensor
+        for (; i + W <= size; i += W) store_bytes(q + i, nearest(load(w + i) * all(lift) * all(scale)));
+        for (; i < size; i++) q[i] = (uint8_t)(int8_t)std::nearbyint(w[i] * lift * scale);
+      }
+    }
+  });
+}
+
+// A float8 is moved to where float32 has its exponent, then scaled: subnormals come out right, no table is read. What lies beyond the
+// largest number is NaN, of e5m2 first infinity.
+template <int KIND>
+inline V decode(const uint8_t* p) {
+  if (KIND == 0) return as_float(signed_bytes((const int8_t*)p));
+  Codes c = bytes(p), sign = left(both(c, 0x80), 24);
+  if (KIND == 1) return beyond(from_bits(either(sign, left(both(c, 0x7f), 20))) * all(0x1p120f), 448.0f, all(NAN));
+  V value = from_bits(either(sign, left(both(c, 0x7f), 21))) * all(0x1p112f);
+  return beyond(beyond(value, 65536.0f, all(NAN)), 57344.0f, value * all(INFINITY));
+}
+template <int KIND>
+inline float decode_one(uint8_t c) {
+  if (KIND == 0) return (float)(int8_t)c;
+  const uint32_t sign = (uint32_t)(c & 0x80) << 24, rest = c & 0x7f;
+  if (KIND == 1) return rest == 0x7f ? NAN : bits_to_float(sign | rest << 20) * 0x1p120f;
+  if (rest > 0x7c) return NAN;
+  const float value = bits_to_float(sign | rest << 21) * 0x1p112f;
+  return rest == 0x7c ? value * INFINITY : value;
+}
+
+template <int KIND>
+void dequantize_kind(const BsEightBit* q, int64_t rows, int64_t columns, void* out, int dtype, int threads) {
+  const float most = (float)((double)LARGEST / LIMITS[KIND] * (1 - 0x1p-23));  // a larger scale would make the largest code infinite
+  in_parallel(rows, 1, rows * columns, threads, [&](int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; r++)
+      for (int64_t k = 0, b = 0; k < columns; k += q->block, b++) {
+        const float absmax = q->absmax[r * q->row_stride + b * q->block_stride];
+        const bool tiny = absmax < TINY && absmax > 0.0f;
+        float s = (tiny ? absmax * LIFT : absmax) / LIMITS[KIND];
+        if (s > most) s = most;
+        const float back = tiny ? 1 / LIFT : 1.0f;
+        const int64_t at = r * columns + k, size = std::min(q->block, columns - k);
+        int64_t i = 0;
+        for (; i + W <= size; i += W) put_all(out, dtype, at + i, decode<KIND>(q->codes + at + i) * all(s) * all(back));
+        for (; i < size; i++) put(out, dtype, at + i, decode_one<KIND>(q->codes[at + i]) * s * back);
+      }
+  });
+}
+
+void dequantize_8bit(const BsEightBit* q, int64_t rows, int64_t columns, void* out, int dtype, int threads) {
+  auto kind = q->kind == 0 ? dequantize_kind<0> : q->kind == 1 ? dequantize_kind<1> : dequantize_kind<2>;
+  kind(q, rows, columns, out, dtype, threads);
+}
+
+template <int KIND>
+struct EightBitRow {
+  template <int M>
+  struct Of {
+    static void multiply(const float* x, int64_t stride, const BsEightBit& q, int64_t row, int64_t columns, float* sums) {
+      V total[M];
+      float rest[M];
+      for (int m = 0; m < M; m++) total[m] = all(0.0f), rest[m] = 0.0f;
+      for (int64_t k = 0, b = 0; k < columns; k += q.block, b++) {
+        const float scale = q.absmax[row * q.row_stride + b * q.block_stride] / LIMITS[KIND];
+        const uint8_t* p = q.codes + row * columns + k;
+        const int64_t size = std::min(q.block, columns - k);
+        int64_t i = 0;
+        V first[M], second[M];
+        for (int m = 0; m < M; m++) first[m] = second[m] = all(0.0f);
+        for (; i + 2 * W <= size; i += 2 * W) {
+          V c = decode<KIND>(p + i), d = decode<KIND>(p + i + W);
+          for (int m = 0; m < M; m++) {
+            first[m] = fma(c, load(x + m * stride + k + i), first[m]);
+            second[m] = fma(d, load(x + m * stride + k + i + W), second[m]);
+          }
+        }
+        for (int m = 0; m < M; m++) total[m] = fma(first[m] + second[m], all(scale), total[m]);
+        for (; i < size; i++)
+          for (int m = 0; m < M; m++) rest[m] += scale * decode_one<KIND>(p[i]) * x[m * stride + k + i];
+      }
+      for (int m = 0; m < M; m++) sums[m] = sum(total[m]) + rest[m];
+    }
+  };
+};
+
+void linear_8bit(const void* x, int dtype, int64_t inputs, const BsEightBit* weight, int64_t rows, int64_t columns,
+                 const void* bias, void* out, int threads) {
+  const float* wide = (const float*)x;
+  if (dtype != FLOAT32) {
+    float* buffer = kept((size_t)(inputs * columns));
+    widen(x, dtype, 0, inputs * columns, buffer);
+    wide = buffer;
+  }
+  if (weight->kind == 0) linear_few<EightBitRow<0>::Of>(wide, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);
+  if (weight->kind == 1) linear_few<EightBitRow<1>::Of>(wide, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);
+  if (weight->kind == 2) linear_few<EightBitRow<2>::Of>(wide, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);
+}
+
+}  // namespace

@@ -1,0 +1,18 @@
+// The kernels for avx2; compiled with its flags, called only where the CPU has it.
+#define BS_AVX2
+#include "ternary.h"
+
+extern const Kernels bs_avx2;
+const Kernels bs_avx2 = {
+    "avx2",
+    quantize_4bit,
+    dequantize_4bit,
+    linear_4bit,
+    dequantize_absmax,
+    quantize_int8,
+    dequantize_8bit,
+    linear_8bit,
+    quantize_ternary,
+    dequantize_ternary,
+    linear_ternary,
+};

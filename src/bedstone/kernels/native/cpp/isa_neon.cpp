@@ -1,0 +1,18 @@
+// The kernels for neon; compiled with its flags, called only where the CPU has it.
+#define BS_NEON
+#include "ternary.h"
+
+extern const Kernels bs_neon;
+const Kernels bs_neon = {
+    "neon",
+    quantize_4bit,
+    dequantize_4bit,
+    linear_4bit,
+    dequantize_absmax,
+    quantize_int8,
+    dequantize_8bit,
+    linear_8bit,
+    quantize_ternary,
+    dequantize_ternary,
+    linear_ternary,
+};

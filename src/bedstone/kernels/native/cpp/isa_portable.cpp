@@ -1,0 +1,17 @@
+// The kernels for portable; compiled with its flags, called only where the CPU has it.
+#include "ternary.h"
+
+extern const Kernels bs_portable;
+const Kernels bs_portable = {
+    "portable",
+    quantize_4bit,
+    dequantize_4bit,
+    linear_4bit,
+    dequantize_absmax,
+    quantize_int8,
+    dequantize_8bit,
+    linear_8bit,
+    quantize_ternary,
+    dequantize_ternary,
+    linear_ternary,
+};

@@ -1,0 +1,87 @@
+"""Trits, by the compiled CPU library; the same bits as `reference.py`, sums in another order.
+
+The scale is a mean over the tensor, whose last bit depends on the order of its sum, so torch computes it for both.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from bedstone.kernels import layouts
+from bedstone.kernels.memory import empty_output
+from bedstone.kernels.native.calls import placed, pointer
+from bedstone.kernels.native.library import DTYPES, library
+from bedstone.kernels.ternary import reference
+from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
+
+FEW_INPUTS = 8
+"""Rows of x up to which the weight is multiplied as it is read."""
+
+
+def quantize(weight: torch.Tensor, block_size: int, per_tensor: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `reference.quantize`."""
+    weight = weight.detach()
+    rows, columns = weight.shape
+    inverse = reference.inverse_scale(weight, block_size, per_tensor)
+    packed = torch.empty(rows, layouts.trit_bytes(columns), dtype=torch.uint8)
+    weight = weight.contiguous()
+    library().bs_quantize_ternary(
+        *(weight.data_ptr(), DTYPES[weight.dtype], rows, columns, inverse.data_ptr(), *placed(inverse)),
+        *(max(block_size, 1), packed.data_ptr(), torch.get_num_threads()),
+    )
+    return packed, 1 / inverse
+
+
+def dequantize(
+    packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_size: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """As `reference.dequantize`."""
+    out = empty_output(shape, dtype, packed.device)
+    _unpack(packed, scale, block_size, out)
+    return out
+
+
+def linear(
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    scale: torch.Tensor,
+    shape: list[int],
+    block_size: int,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """As `reference.linear`."""
+    rows, columns = shape
+    inputs = x.numel() // columns if columns else 0
+    by_block = scale.shape[1] > 1
+    if inputs > FEW_INPUTS or not columns or by_block or (bias is not None and bias.dtype != x.dtype):
+        return tiled_linear(x, _tiled(packed, scale, shape, block_size), bias)
+    x, packed, scale = x.contiguous(), packed.contiguous(), scale.contiguous()
+    out = x.new_empty(*x.shape[:-1], rows)
+    library().bs_linear_ternary(
+        *(x.data_ptr(), DTYPES[x.dtype], inputs, packed.data_ptr(), scale.data_ptr(), placed(scale)[0]),
+        *(rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+    )
+    return out
+
+
+def input_grad(
+    grad: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_size: int
+) -> torch.Tensor:
+    """As `reference.input_grad`."""
+    return tiled_input_grad(grad, _tiled(packed, scale, shape, block_size))
+
+
+def _tiled(packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_size: int) -> TiledWeight:
+    def unpack(start: int, stop: int, target: torch.Tensor) -> None:
+        _unpack(packed[start:stop], scale if scale.shape[0] == 1 else scale[start:stop], block_size, target)
+
+    return TiledWeight(shape[0], shape[1], unpack)
+
+
+def _unpack(packed: torch.Tensor, scale: torch.Tensor, block_size: int, out: torch.Tensor) -> None:
+    packed, scale = packed.contiguous(), scale.contiguous()
+    rows, columns = out.shape
+    library().bs_dequantize_ternary(
+        *(packed.data_ptr(), scale.data_ptr(), *placed(scale), max(block_size, 1)),
+        *(rows, columns, out.data_ptr(), DTYPES[out.dtype], torch.get_num_threads()),
+    )
