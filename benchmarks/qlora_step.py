@@ -4,6 +4,7 @@
 
 Both arms run in processes of their own and take turns: while one steps, the other waits. Same NF4 codes, same adapter (LoRA of
 rank 8 on q and v, no dropout), same first weights, same text (docstrings of the standard library, 256 tokens a row), float32.
+Ours takes the loss of bedstone's training loop, theirs that of transformers.
 Memory is anonymous memory above the imported interpreter, sampled every 2 ms, loading included.
 """
 
@@ -85,6 +86,18 @@ def batches(folder: str, size: int) -> list[Any]:
     return [rows[torch.arange(i, i + size) % rows.shape[0]] for i in range(0, LOSS_STEPS * size, size)]
 
 
+def loss_of(arm: str, model: Any, ids: Any) -> Any:
+    """Each arm's own: that of bedstone's training loop, that of transformers."""
+    if arm == "bitsandbytes":
+        return model(input_ids=ids, labels=ids).loss
+    import torch
+
+    from bedstone.train.data import Batch
+    from bedstone.train.loss import loss_sum
+
+    return loss_sum(model, Batch(ids, torch.ones_like(ids), ids.clone())) / (ids.numel() - len(ids))
+
+
 def serve(arm: str, folder: str, size: int) -> None:
     """Load, then take one step for each line on stdin; each answer is one line of JSON on stdout."""
     import bitsandbytes  # noqa: F401 - both arms import both, so that the interpreters are alike
@@ -102,7 +115,7 @@ def serve(arm: str, folder: str, size: int) -> None:
     print(json.dumps({"loaded_bytes": loaded}), flush=True)
     for number, _ in enumerate(sys.stdin):
         start = time.perf_counter()
-        loss = model(input_ids=rows[number % len(rows)], labels=rows[number % len(rows)]).loss
+        loss = loss_of(arm, model, rows[number % len(rows)])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
