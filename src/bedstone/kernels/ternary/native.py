@@ -14,7 +14,7 @@ from bedstone.kernels.native.library import DTYPES, library
 from bedstone.kernels.ternary import reference
 from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
 
-FEW_INPUTS = 8
+FEW_INPUTS = 16
 """Rows of x up to which the weight is multiplied as it is read."""
 
 

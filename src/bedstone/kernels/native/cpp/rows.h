@@ -10,7 +10,7 @@ namespace {
 
 enum { FLOAT32, BFLOAT16, FLOAT16 };
 constexpr int64_t SERIAL = 1 << 18;  // elements of a weight below which a second thread costs more than it brings
-constexpr int MOST_INPUTS = 8;       // rows of x that share one decoding of the weight
+constexpr int64_t NEAR = 1 << 16;    // bytes of x that are read again for each row of the weight, and so should lie near
 
 // Calls body(first, last) on whole parts of [0, count); a part depends on count and granule alone, never on who computes it.
 template <class Body>
@@ -70,7 +70,7 @@ inline float* kept(size_t floats) {
   return buffer.data();
 }
 
-// out[m, n] = sums of row n + bias, for up to MOST_INPUTS rows of x at a time. `rows_of(x, count)` gives a function (n, sums[count]).
+// out[m, n] = the product of row n of the weight with row m of x, + bias; up to 8 rows of x share one decoding of the weight.
 template <template <int> class Row, class Weight>
 void linear_few(const float* x, int64_t stride, int64_t inputs, const Weight& weight, int64_t rows, int64_t columns,
                 const void* bias, void* out, int dtype, int threads) {
@@ -86,8 +86,9 @@ void linear_few(const float* x, int64_t stride, int64_t inputs, const Weight& we
     });
   };
   int64_t m = 0;
-  for (; m + 8 <= inputs; m += 8) run(std::integral_constant<int, 8>{}, m);
-  if (inputs - m >= 4) run(std::integral_constant<int, 4>{}, m), m += 4;
+  if (8 * columns * (int64_t)sizeof(float) <= NEAR)
+    for (; m + 8 <= inputs; m += 8) run(std::integral_constant<int, 8>{}, m);
+  for (; m + 4 <= inputs; m += 4) run(std::integral_constant<int, 4>{}, m);
   if (inputs - m >= 2) run(std::integral_constant<int, 2>{}, m), m += 2;
   if (inputs - m >= 1) run(std::integral_constant<int, 1>{}, m);
 }
