@@ -41,6 +41,18 @@ def check_versions() -> list[Finding]:
     return [Finding(topic="versions", subject=name, status="ok", text=text) for name, text in facts.items()]
 
 
+def check_cpu_library() -> list[Finding]:
+    """Return whether packed weights are computed by the compiled CPU library here, and with which instruction set."""
+    from bedstone.kernels.native import status
+
+    found = status()
+    if found.isa:
+        text = f"works, with {found.isa}"
+        return [Finding(topic="kernels", subject="compiled CPU library", status="ok", text=text)]
+    text = f"{found.reason} Packed weights are computed in plain torch, several times slower."
+    return [Finding(topic="kernels", subject="compiled CPU library", status="look", text=text, remedy=found.remedy)]
+
+
 def check_devices(report: DeviceReport) -> list[Finding]:
     """Return what the device request comes to and a finding for each candidate.
 

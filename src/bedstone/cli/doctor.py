@@ -66,6 +66,7 @@ def examine(report: DeviceReport | None, plugins: Sequence[PluginStatus]) -> lis
     return [
         *(checks.check_devices(report) if report is not None else []),
         *checks.check_versions(),
+        *checks.check_cpu_library(),
         *parts.check_parts(parts.own_requirements()),
         *checks.check_plugins(plugins, GROUPS),
         *environment.check_environment(os.environ, deciding),

@@ -14,6 +14,7 @@ The policy is that of `policy(...)`, else of the variable `BEDSTONE_KERNELS`, el
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,22 +100,23 @@ class KernelChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelFallback(Event):
-    """An operation takes plain torch because what would be faster is not installed; told once for each reason.
+    """Operations take plain torch because what would be faster is not installed; told once for each reason.
 
     Attributes:
-        op: The operation that found it out.
         implementation: What is missing.
         reason: Why.
+        remedy: What to do about it.
     """
 
     name: ClassVar[str] = "kernel_fallback"
-    op: str
+    level: ClassVar[int] = logging.WARNING
     implementation: str
     reason: str
+    remedy: str
 
     def message(self) -> str:
         """Say it in a sentence."""
-        return f"{self.op} and others run in plain torch, not in {self.implementation}: {self.reason}"
+        return f"Packed weights are computed in plain torch, not by {self.implementation}. {self.reason} {self.remedy}"
 
 
 class KernelOp:
@@ -263,17 +265,17 @@ def select(op: str, *args: Any) -> KernelChoice:
     return operations[op].choice(operations[op].describe(*args))
 
 
-def tell_fallback(op: str, implementation: str, reason: str) -> None:
+def tell_fallback(implementation: str, reason: str, remedy: str) -> None:
     """Emit `KernelFallback`, once a reason.
 
     Args:
-        op: The operation that found it out.
         implementation: What is missing.
         reason: Why.
+        remedy: What to do about it.
     """
     if reason not in _told:
         _told.add(reason)
-        emit(KernelFallback(op=op, implementation=implementation, reason=reason))
+        emit(KernelFallback(implementation=implementation, reason=reason, remedy=remedy))
 
 
 def _by_policy(wanted: str, required: str, each: KernelImpl) -> str:

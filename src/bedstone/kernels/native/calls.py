@@ -22,9 +22,9 @@ def unfit(spec: KernelSpec) -> str:
     if spec.dtype not in DTYPES:
         return f"the compiled CPU library has no {spec.dtype}"
     if library() is None:
-        reason = status().reason
-        tell_fallback("A packed weight", "the compiled CPU library", reason)
-        return reason
+        found = status()
+        tell_fallback("the compiled CPU library", found.reason, found.remedy)
+        return f"{found.reason} {found.remedy}"
     return ""
 
 

@@ -48,11 +48,13 @@ class NativeStatus:
 
     Attributes:
         isa: The instruction set that it uses: `avx512`, `avx2`, `neon` or `portable`; empty when it does not run.
-        reason: Why it does not run, with what to do; empty when it does.
+        reason: Why it does not run; empty when it does.
+        remedy: What to do about that.
     """
 
     isa: str
-    reason: str
+    reason: str = ""
+    remedy: str = ""
 
 
 def status() -> NativeStatus:
@@ -62,7 +64,7 @@ def status() -> NativeStatus:
     True
     """
     loaded = _load()
-    return NativeStatus("", loaded) if isinstance(loaded, str) else NativeStatus(loaded.bs_name().decode(), "")
+    return loaded if isinstance(loaded, NativeStatus) else NativeStatus(loaded.bs_name().decode())
 
 
 def library() -> Any:
@@ -71,7 +73,7 @@ def library() -> Any:
     Each function of `SIGNATURES` has the prefix `bs_` in it.
     """
     loaded = _load()
-    return None if isinstance(loaded, str) else loaded
+    return None if isinstance(loaded, NativeStatus) else loaded
 
 
 def use_isa(name: str) -> None:
@@ -101,20 +103,19 @@ def isas() -> tuple[str, ...]:
 
 @functools.cache
 def _load() -> Any:
-    """The library, or the sentence that says why there is none."""
+    """The library, or why there is none."""
     path = _find()
     if path is None:
-        return (
-            f"bedstone was installed without its compiled CPU library ({NAME}): there was no C++ compiler. "
-            "Install g++ and run `pip install --force-reinstall --no-deps bedstone`."
-        )
+        reason = f"bedstone was installed without its compiled CPU library ({NAME}): there was no C++ compiler."
+        return NativeStatus("", reason, "Install g++, then bedstone again: `pip install --force-reinstall --no-deps`.")
     try:
         loaded = ctypes.CDLL(str(path))
         abi = loaded.bs_abi()
     except (OSError, AttributeError) as error:
-        return f"The compiled CPU library {path} does not load: {error}. Reinstall bedstone."
+        return NativeStatus("", f"The compiled CPU library {path} does not load: {error}.", "Install bedstone again.")
     if abi != ABI:
-        return f"The compiled CPU library {path} has version {abi}, this bedstone needs {ABI}. Reinstall bedstone."
+        reason = f"The compiled CPU library {path} has version {abi}, this bedstone needs {ABI}."
+        return NativeStatus("", reason, "Install bedstone again.")
     loaded.bs_name.restype = ctypes.c_char_p
     for name, arguments in SIGNATURES.items():
         function = getattr(loaded, f"bs_{name}")
