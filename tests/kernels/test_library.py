@@ -8,7 +8,7 @@ from torch._C._profiler import _EventType
 from torch.testing._internal.optests.generate_tests import DEFAULT_TEST_UTILS
 
 from bedstone.core.errors import UnknownNameError
-from bedstone.kernels import operations, workspace_bytes
+from bedstone.kernels import operations, tiles, workspace_bytes
 from bedstone.kernels.tiles import free_scratch
 
 OPS = torch.ops.bedstone
@@ -102,7 +102,9 @@ def check(name, *arguments):
     op = op_named(name)
     op(*arguments)  # tables are made once
     measured, declared = measured_bytes(lambda: op(*arguments)), workspace_bytes(name, *arguments)
-    assert measured <= declared <= 2 * measured + 2**16, (name, measured, declared)
+    assert measured <= declared, (name, measured, declared)
+    by_vendor = tiles.multiplies_bfloat16() and arguments[0].dtype is torch.bfloat16  # whose own needs depend on the size
+    assert by_vendor or declared <= 2 * measured + 2**16, (name, measured, declared)
     on_meta = [
         value.to("meta") if isinstance(value, torch.Tensor) and i else value for i, value in enumerate(arguments)
     ]

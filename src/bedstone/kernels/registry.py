@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 Numerics = Literal["exact", "rounded", "approximate"]
-"""`exact`: products in float32 (or wider) with the dequantized weight, 1e-6. `rounded`: 2e-4. `approximate`: by name only."""
+"""`exact`: products with the dequantized weight in float32 or wider, 1e-6, or of bfloat16 inputs as a dense layer of bfloat16 computes.
+`rounded`: 2e-4. `approximate`: by name only."""
 
 VARIABLE = "BEDSTONE_KERNELS"
 _KEPT_CHOICES = 4096  # specifications of one operation whose choice is kept

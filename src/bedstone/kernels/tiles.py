@@ -13,6 +13,7 @@ Shapes: x `[M, K]`, weight `[N, K]`, output `[M, N]`.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from dataclasses import dataclass
@@ -132,7 +133,10 @@ def product_workspace(
     inputs = math.prod(x.shape[:-1])
     tile = min(rows, rows_in_tile(columns, align=align)) * columns
     converted = inputs * (rows + columns) * dtype.itemsize if dtype != x.dtype else 0
-    return tile * (dtype.itemsize + unpack_bytes) + converted + scaled * inputs * width * dtype.itemsize
+    vendor = 0
+    if dtype is torch.bfloat16 and x.device.type == "cpu":  # oneDNN sorts what it multiplies, and widens odd sizes
+        vendor = 8 * tile + 4 * inputs * (rows + columns) + 2**17
+    return tile * (dtype.itemsize + unpack_bytes) + converted + vendor + scaled * inputs * width * dtype.itemsize
 
 
 def scratch(elements: int, dtype: torch.dtype, device: torch.device, purpose: str) -> torch.Tensor:
@@ -209,11 +213,19 @@ def as_rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def computing_dtype(x: torch.Tensor) -> torch.dtype:
-    """Return the dtype to multiply in: x's own on a GPU; on a CPU float32 for the half types, where they are slower.
+    """Return the dtype to multiply in: x's own, except on a CPU that is slower in it, where it is float32.
 
-    >>> computing_dtype(torch.ones(1, dtype=torch.bfloat16))
+    float16 always is; bfloat16 unless the CPU multiplies it itself (AVX-512 BF16, AMX).
+
+    >>> computing_dtype(torch.ones(1, dtype=torch.float16))
     torch.float32
     """
-    if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16):
-        return torch.float32
-    return x.dtype
+    if x.device.type != "cpu" or x.dtype not in (torch.float16, torch.bfloat16):
+        return x.dtype
+    return x.dtype if x.dtype is torch.bfloat16 and multiplies_bfloat16() else torch.float32
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Return whether this CPU multiplies bfloat16 itself."""
+    return torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 - the only way to ask
