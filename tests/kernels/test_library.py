@@ -103,7 +103,9 @@ def check(name, *arguments):
     op(*arguments)  # tables are made once
     measured, declared = measured_bytes(lambda: op(*arguments)), workspace_bytes(name, *arguments)
     assert measured <= declared, (name, measured, declared)
-    by_vendor = tiles.multiplies_bfloat16() and arguments[0].dtype is torch.bfloat16  # whose own needs depend on the size
+    by_vendor = (
+        tiles.multiplies_bfloat16() and arguments[0].dtype is torch.bfloat16
+    )  # whose own needs depend on the size
     assert by_vendor or declared <= 2 * measured + 2**16, (name, measured, declared)
     on_meta = [
         value.to("meta") if isinstance(value, torch.Tensor) and i else value for i, value in enumerate(arguments)
