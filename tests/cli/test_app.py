@@ -28,7 +28,7 @@ def test_help_lists_every_command():
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     described = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :] if len(line.split()) > 2]
-    assert described == ["doctor", "validate", "train", "generate", "quantize"]
+    assert described == ["doctor", "validate", "train", "generate", "quantize", "kernels"]
 
 
 def test_help_is_quick():

@@ -84,7 +84,9 @@ def test_the_page_on_the_command_line_has_every_command_option_and_variable():
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         words = section.split()
         if words[0] == "bedstone":
-            options = {option for p in command.commands[words[1]].params for option in p.opts if option[:2] == "--"}
+            found = command.commands[words[1]]
+            of = [found, *getattr(found, "commands", {}).values()]
+            options = {option for each in of for p in each.params for option in p.opts if option[:2] == "--"}
             assert set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE)) == options - {"--debug", "--help"}
     assert {row[0].strip("`") for row in rows(text) if row[0].startswith("`BEDSTONE_")} == set(OWN)
 

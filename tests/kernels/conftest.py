@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bedstone.kernels import eightbit, fourbit, ternary
-from bedstone.kernels.registry import policy
+from bedstone.kernels.policies import policy
 from bedstone.kernels.tiles import free_scratch
 
 if TYPE_CHECKING:

@@ -5,9 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
+import bedstone as bs
 from bedstone.core.errors import InvalidConfigError, KernelError, UnknownNameError
-from bedstone.kernels import explain, operations, policy, registry, select
-from bedstone.kernels.registry import KernelImpl, KernelOp, KernelSpec
+from bedstone.kernels import (
+    KernelExtension,
+    KernelImpl,
+    KernelOp,
+    KernelSpec,
+    current_policy,
+    explain,
+    extensions,
+    forget_choices,
+    operations,
+    policy,
+    registry,
+    select,
+)
 
 SPEC = KernelSpec("cpu", torch.float32, 1, 8, 8)
 
@@ -81,9 +94,70 @@ def test_a_required_implementation_that_cannot_is_an_error_with_the_reason(op):
         "Use the policy `auto`, or see `kernels.explain`."
     )
     assert (caught.value.op, caught.value.implementation) == ("testing_op", "picky")
-    with policy("require:nothing"), pytest.raises(KernelError, match="it has none of that name, only picky, coarse, "):
-        op()
     assert op.ran == []
+
+
+def test_a_required_implementation_that_nobody_has_is_refused_by_name(op):
+    """An operation that has none of a name that others have is free."""
+    with policy("require:nativ"), pytest.raises(UnknownNameError, match="Did you mean 'native'"):
+        op()
+    with policy("require:native"):
+        op()
+    assert op.ran == ["rounding"]
+
+
+def test_an_implementation_that_fails_is_told_and_nothing_else_is_tried():
+    """The operation, the implementation, the shapes; torch's own error of plain torch stays as it is."""
+
+    def fails(x):
+        raise ValueError("no luck")
+
+    def describe(x):
+        return SPEC
+
+    made = KernelOp(
+        "failing_op", describe, KernelImpl("fast", fails, lambda x: 0), KernelImpl("reference", fails, lambda x: 0)
+    )
+    try:
+        with pytest.raises(KernelError) as caught:
+            made(torch.ones(2, 3))
+        assert str(caught.value) == (
+            "failing_op failed in its implementation 'fast': ValueError: no luck "
+            'Plain torch computes it too: `kernels.policy("reference")`, or BEDSTONE_KERNELS=reference.'
+        )
+        assert caught.value.shapes == ((2, 3),)
+        with policy("reference"), pytest.raises(ValueError, match="no luck"):
+            made(torch.ones(2, 3))
+    finally:
+        del operations["failing_op"]
+
+
+def test_an_extension_comes_first_and_can_be_left_out(monkeypatch):
+    """Its `unfit` decides; the policy can name ours."""
+    from bedstone.kernels import fourbit
+
+    reference = fourbit.reference.linear
+    ran = []
+
+    def mine(*args):
+        ran.append(args[0].shape)
+        return reference(*args)
+
+    made = KernelImpl("mine", mine, lambda *args: 0, lambda spec: "" if spec.inputs == 2 else "it takes 2 rows only")
+    monkeypatch.setattr(extensions, "_members", {**extensions._members, "mine": KernelExtension("linear_4bit", made)})
+    forget_choices()
+    try:
+        packed = bs.quantize(torch.randn(8, 64), "nf4")
+        for inputs in (1, 2):
+            torch.nn.functional.linear(torch.randn(inputs, 64), packed)
+        assert ran == [(2, 64)]
+        assert dict(explain("nf4_linear", shape=(1, 8, 64)).rejected)["mine"] == "it takes 2 rows only"
+        with policy("reference"):
+            torch.nn.functional.linear(torch.randn(2, 64), packed)
+        assert len(ran) == 1
+    finally:
+        monkeypatch.undo()
+        forget_choices()
 
 
 @pytest.mark.parametrize("name", ["fast", "require", ""])
@@ -97,7 +171,7 @@ def test_an_unknown_policy_is_refused(name, monkeypatch):
     if name:
         monkeypatch.setenv("BEDSTONE_KERNELS", name)
         with pytest.raises(InvalidConfigError, match="`BEDSTONE_KERNELS`"):
-            registry.current_policy()
+            current_policy()
 
 
 def test_select_reads_the_specification_from_the_arguments():
@@ -108,6 +182,9 @@ def test_select_reads_the_specification_from_the_arguments():
     choice = select("linear_4bit", torch.randn(3, 64), packed, absmax, None, None, [8, 64], 64, "nf4", None)
     assert choice.spec == KernelSpec("cpu", torch.float32, 3, 8, 64)
     assert choice == explain("linear_4bit", shape=(3, 8, 64))
+    weight = bs.quantize(torch.randn(8, 64), "nf4")
+    assert select("nf4_linear", torch.randn(3, 64), weight) == choice
+    assert select("nf4_dequantize", weight).spec == KernelSpec("cpu", torch.float32, 0, 8, 64)
 
 
 def test_explain_needs_no_device_and_names_what_is_missing():

@@ -1,7 +1,5 @@
 """The conformance kit of quantization schemes: passes ours with every option, and names each way to break the contract."""
 
-# ruff: noqa: ARG005 - a broken scheme ignores what it was given
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field

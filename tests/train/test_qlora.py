@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bedstone as bs
+import bedstone.kernels
+from bedstone.core.errors import UnknownNameError
 from bedstone.core.events import TrainingStep, sink
+from bedstone.kernels import native
 from bedstone.quant import FP8, NF4, BedstoneConfig, Int8, NonFiniteWeightError, QuantizedTensor, Ternary
 from bedstone.train.errors import InterruptedRunError, ModelLoadError
 
@@ -48,6 +51,19 @@ def test_a_packed_base_model_trains_and_answers(config, kind):
     assert all(isinstance(w, QuantizedTensor) and w.scheme == scheme for n, w in weights.items() if n != "lm_head")
     assert not isinstance(weights["lm_head"], QuantizedTensor)
     assert "Base model packed" in run.report.read_text()
+
+
+def test_the_key_kernels_decides_what_the_run_computes_in_and_the_manifest_keeps_it(config, tmp_path):
+    """Plain torch and the compiled library come to the same loss up to rounding; what must be taken and cannot is an error."""
+    plain = bs.finetune(config(load_in_4bit=True, kernels="reference", output_dir=str(tmp_path / "plain")))
+    compiled = bs.finetune(config(load_in_4bit=True, kernels="require:native", output_dir=str(tmp_path / "compiled")))
+    assert compiled.summary.loss_after == pytest.approx(plain.summary.loss_after, rel=1e-3)
+    kept = [
+        json.loads((run.folder / "manifest.json").read_text())["conditions"]["kernels"] for run in (plain, compiled)
+    ]
+    assert kept == [f"reference, {native.status().isa}", f"require:native, {native.status().isa}"]
+    with pytest.raises(UnknownNameError, match="No implementation is called 'fpga'"):
+        bs.finetune(config(load_in_4bit=True, kernels="require:fpga", output_dir=str(tmp_path / "none")))
 
 
 def test_a_base_model_that_is_packed_already_trains_and_is_not_packed_again(config, tiny_folder, tmp_path):

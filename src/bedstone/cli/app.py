@@ -14,6 +14,7 @@ from bedstone._version import __version__
 from bedstone.cli.doctor import doctor
 from bedstone.cli.errors import DEBUG_HELP
 from bedstone.cli.generate import generate
+from bedstone.cli.kernels import app as kernels
 from bedstone.cli.quantize import quantize
 from bedstone.cli.train import train, validate
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 for _command in (doctor, validate, train, generate, quantize):
     app.command()(_command)
+app.add_typer(kernels, name="kernels")
 
 
 def _show_version(wanted: bool) -> None:

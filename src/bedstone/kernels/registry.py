@@ -1,38 +1,30 @@
 """Which implementation of an operation runs, and why not another one.
 
 An operation has implementations, best first, the last of them plain torch (`reference`), which runs everywhere. Each says of a
-`KernelSpec` in one sentence why it cannot take it, or nothing. The first that can is taken; the choice is kept for the specification.
-
-    policy       takes
-    auto         the first that can
-    exact        the first that can whose numerics are `exact`
-    reference    plain torch
-    require:X    the implementation X, or an error that says why it cannot
-
-The policy is that of `policy(...)`, else of the variable `BEDSTONE_KERNELS`, else `auto`.
+`KernelSpec` in one sentence why it cannot take it, or nothing. Of those that can the policy (`policies.py`) takes one, the choice is kept for
+the specification. Implementations of other packages come before ours: an entry point in `bedstone.kernels` names a `KernelExtension`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 
-from bedstone.core.errors import InvalidConfigError, KernelError, UnknownNameError
+from bedstone.core.errors import CoreError, KernelError, UnknownNameError
 from bedstone.core.events import Event, emit
+from bedstone.core.registry import Registry
+from bedstone.kernels.policies import against_policy, changed, required_implementation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
 Numerics = Literal["exact", "rounded", "approximate"]
 """`exact`: products with the dequantized weight in float32 or wider, 1e-6, or of bfloat16 inputs as a dense layer of bfloat16 computes.
 `rounded`: 2e-4. `approximate`: by name only."""
 
-VARIABLE = "BEDSTONE_KERNELS"
 _KEPT_CHOICES = 4096  # specifications of one operation whose choice is kept
 
 
@@ -73,6 +65,23 @@ class KernelImpl:
     unfit: Callable[[KernelSpec], str] = lambda spec: ""  # noqa: ARG005 - plain torch takes everything
     numerics: Numerics = "exact"
     deterministic: bool = True
+
+
+@dataclass(frozen=True)
+class KernelExtension:
+    """An implementation that another package adds to an operation.
+
+    Attributes:
+        op: The operation, such as `linear_4bit`.
+        implementation: Its name must differ from those that the operation has.
+    """
+
+    op: str
+    implementation: KernelImpl
+
+
+extensions: Registry[KernelExtension] = Registry("kernel", "bedstone.kernels")
+"""What other packages add, by the name of the entry point; `extensions.add` does it by hand, and `forget_choices` lets it be seen."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +141,37 @@ class KernelOp:
     def __init__(self, name: str, describe: Callable[..., KernelSpec], *implementations: KernelImpl) -> None:
         self.name = name
         self.describe = describe
-        self.implementations = implementations
+        self._own = implementations
         self._chosen: dict[KernelSpec, KernelImpl] = {}
         operations[name] = self
 
+    @property
+    def implementations(self) -> tuple[KernelImpl, ...]:
+        """All of them, those of other packages first."""
+        added = (extensions.get(name) for name in extensions.names())
+        return (*(each.implementation for each in added if each.op == self.name), *self._own)
+
+    @property
+    def reference(self) -> KernelImpl:
+        """The one in plain torch."""
+        return self._own[-1]
+
     def __call__(self, *args: Any) -> Any:
-        """Run the chosen implementation."""
+        """Run the chosen implementation.
+
+        Raises:
+            KernelError: It failed; nothing else was tried.
+        """
         spec = self.describe(*args)
         chosen = self._chosen.get(spec) or self._choose(spec)
-        return chosen.call(*args)
+        try:
+            return chosen.call(*args)
+        except (CoreError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if chosen is self.reference:
+                raise
+            raise self._failed(chosen, args, error) from error
 
     def workspace(self, *args: Any) -> int:
         """Return what the chosen implementation needs."""
@@ -156,114 +187,64 @@ class KernelOp:
         Raises:
             KernelError: The policy requires an implementation that cannot.
         """
-        wanted = current_policy()
-        required = wanted.removeprefix("require:") if wanted.startswith("require:") else ""
-        rejected: list[tuple[str, str]] = []
-        for each in self.implementations:
-            reason = _by_policy(wanted, required, each) or each.unfit(spec)
-            if not reason:
-                return KernelChoice(self.name, spec, each.name, each.numerics, tuple(rejected))
-            rejected.append((each.name, reason))
-        raise self._impossible(required, spec, rejected)
+        return self._decided(spec)[0]
 
     def forget(self) -> None:
         """Choose anew from now on."""
         self._chosen.clear()
 
     def _choose(self, spec: KernelSpec) -> KernelImpl:
-        choice = self.choice(spec)
-        chosen = next(each for each in self.implementations if each.name == choice.name)
+        chosen = self._decided(spec)[1]
         if len(self._chosen) >= _KEPT_CHOICES:
             self._chosen.clear()
         self._chosen[spec] = chosen
         return chosen
 
-    def _impossible(self, required: str, spec: KernelSpec, rejected: list[tuple[str, str]]) -> KernelError:
-        known = ", ".join(each.name for each in self.implementations)
-        why = next((reason for name, reason in rejected if name == required), f"it has none of that name, only {known}")
+    def _decided(self, spec: KernelSpec) -> tuple[KernelChoice, KernelImpl]:
+        implementations = self.implementations
+        required = self._required(implementations)
+        rejected: list[tuple[str, str]] = []
+        for each in implementations:
+            reason = against_policy(each.name, each.numerics, required=required) or each.unfit(spec)
+            if not reason:
+                return KernelChoice(self.name, spec, each.name, each.numerics, tuple(rejected)), each
+            rejected.append((each.name, reason))
+        why = dict(rejected)[required]
         message = f"{self.name} cannot take the required implementation {required!r}: {why}."
-        remedy = "Use the policy `auto`, or see `kernels.explain`."
         shapes = [(spec.inputs, spec.columns), (spec.rows, spec.columns)]
-        return KernelError(message, op=self.name, implementation=required, shapes=shapes, remedy=remedy)
+        remedy = "Use the policy `auto`, or see `kernels.explain`."
+        raise KernelError(message, op=self.name, implementation=required, shapes=shapes, remedy=remedy)
+
+    def _required(self, implementations: tuple[KernelImpl, ...]) -> str:
+        """The implementation that must be taken; an operation that has none of that name is free, unless nobody has."""
+        required = required_implementation()
+        if not required or any(each.name == required for each in implementations):
+            return required
+        known = {each.name for op in operations.values() for each in op.implementations}
+        if required not in known:
+            raise UnknownNameError("implementation", required, known, remedy="Change the policy.")
+        return ""
+
+    def _failed(self, chosen: KernelImpl, args: tuple[Any, ...], error: Exception) -> KernelError:
+        shapes = [tuple(value.shape) for value in args if isinstance(value, torch.Tensor)]
+        message = f"{self.name} failed in its implementation {chosen.name!r}: {type(error).__name__}: {error}"
+        remedy = 'Plain torch computes it too: `kernels.policy("reference")`, or BEDSTONE_KERNELS=reference.'
+        return KernelError(message, op=self.name, implementation=chosen.name, shapes=shapes, remedy=remedy)
 
 
 operations: dict[str, KernelOp] = {}
 """Every operation by name."""
 
-_policy = ""
 _told: set[str] = set()
 
 
-def current_policy() -> str:
-    """Return the policy that holds now.
-
-    Raises:
-        InvalidConfigError: `BEDSTONE_KERNELS` is none.
-    """
-    return _policy or _checked(os.environ.get(VARIABLE, "auto"), VARIABLE)
+def forget_choices() -> None:
+    """Choose anew from now on, in every operation."""
+    for each in operations.values():
+        each.forget()
 
 
-@contextmanager
-def policy(name: str) -> Generator[None]:
-    """Choose implementations by another policy within a `with` block; for all threads.
-
-    Args:
-        name: `auto`, `exact`, `reference` or `require:<implementation>`.
-
-    Raises:
-        InvalidConfigError: It is none of these.
-
-    >>> with policy("reference"):
-    ...     current_policy()
-    'reference'
-    """
-    global _policy  # noqa: PLW0603 - one policy a process
-    before, _policy = _policy, _checked(name, "policy")
-    _forget_all()
-    try:
-        yield
-    finally:
-        _policy = before
-        _forget_all()
-
-
-def explain(
-    op: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (1, 4096, 4096)
-) -> KernelChoice:
-    """Return what would be chosen and why not the others; prints as a few lines. Nothing runs.
-
-    Args:
-        op: Such as `linear_4bit`; `operations` has them all.
-        device: Type of a device; it need not be here.
-        dtype: Of the input, or of the dense result.
-        shape: `(M, N, K)` of a product, `(N, K)` where only a weight goes in.
-
-    Raises:
-        UnknownNameError: The operation.
-
-    >>> explain("linear_4bit", device="cuda", shape=(1, 64, 64)).name
-    'reference'
-    """
-    if op not in operations:
-        raise UnknownNameError("operation", op, operations)
-    inputs, rows, columns = (0, *shape) if len(shape) == 2 else shape  # noqa: PLR2004 - a matrix
-    return operations[op].choice(KernelSpec(device, dtype, inputs, rows, columns))
-
-
-def select(op: str, *args: Any) -> KernelChoice:
-    """Return what is chosen for arguments of an operation, and why not the others. Nothing runs.
-
-    Args:
-        op: Such as `linear_4bit`.
-        args: Its arguments.
-
-    Raises:
-        UnknownNameError: The operation.
-        KernelError: The policy requires an implementation that cannot.
-    """
-    if op not in operations:
-        raise UnknownNameError("operation", op, operations)
-    return operations[op].choice(operations[op].describe(*args))
+changed.append(forget_choices)
 
 
 def tell_fallback(implementation: str, reason: str, remedy: str) -> None:
@@ -277,27 +258,3 @@ def tell_fallback(implementation: str, reason: str, remedy: str) -> None:
     if reason not in _told:
         _told.add(reason)
         emit(KernelFallback(implementation=implementation, reason=reason, remedy=remedy))
-
-
-def _by_policy(wanted: str, required: str, each: KernelImpl) -> str:
-    if wanted == "reference" and each.name != "reference":
-        return "the policy is `reference`"
-    if wanted == "exact" and each.numerics != "exact":
-        return f"the policy is `exact`, and it is {each.numerics}"
-    if required and each.name != required:
-        return f"the policy requires {required}"
-    if each.numerics == "approximate" and not required:
-        return "it is approximate, and so taken by name only"
-    return ""
-
-
-def _checked(name: str, argument: str) -> str:
-    if name in ("auto", "exact", "reference") or name.startswith("require:"):
-        return name
-    message = f"`{argument}` (={name!r}) must be auto, exact, reference or require:<implementation>."
-    raise InvalidConfigError(message, argument=argument, value=name)
-
-
-def _forget_all() -> None:
-    for each in operations.values():
-        each.forget()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 
 from bedstone.core.errors import InvalidConfigError, StorageError
 from bedstone.core.events import JsonlSink, emit, sink
+from bedstone.kernels import policy
 from bedstone.repro import CheckpointStore, RunLock, manifest, write_json_atomic
 from bedstone.train.adapter import load_adapter, trainable
 from bedstone.train.answer import answer
@@ -154,7 +155,8 @@ def finetune(
         noticed: list[Event] = []  # a refusal to resume leaves no trace in the run's files
         with sink(noticed.append):
             checkpoint = find_checkpoint(CheckpointStore(folder.checkpoints), resume, config)
-        with _recorded(folder, noticed):
+        chosen = nullcontext() if config.kernels == "auto" else policy(config.kernels)
+        with _recorded(folder, noticed), chosen:
             summary = _train(config, folder, checkpoint)
         return Run(folder.path, config, summary)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bedstone.kernels import current_policy
+from bedstone.kernels.native import status
 from bedstone.repro import capture_rng, restore_rng
 from bedstone.train.adapter import trainable
 from bedstone.train.signals import StopRequest
@@ -76,6 +78,7 @@ def conditions(device: torch.device) -> dict[str, str | int]:
         "device": device.type,
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "kernels": f"{current_policy()}, {status().isa or 'plain torch'}",
     }
 
 

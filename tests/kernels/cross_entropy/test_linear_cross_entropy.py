@@ -56,7 +56,7 @@ def problem(rows=37, columns=24, vocabulary=101, ignored=5):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_is_the_formula_written_out(name, reduction, with_bias, at_a_time, monkeypatch):
     """Loss and gradients of all that may have one, in one part and in three."""
-    monkeypatch.setattr(reference, "rows_at_a_time", lambda vocabulary: at_a_time)  # noqa: ARG005
+    monkeypatch.setattr(reference, "rows_at_a_time", lambda vocabulary: at_a_time)
     hidden, weight, labels, bias = problem()
     options = dict(OPTIONS[name])
     if "token_weights" in options:

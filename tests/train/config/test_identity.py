@@ -15,7 +15,7 @@ BASE = {
 }
 OTHER = {
     "base_model": "models/other", "trust_remote_code": True, "device": "cpu", "bf16": False,
-    "gradient_checkpointing": True, "attn_implementation": "eager", "load_in_4bit": True, "load_in_8bit": True,
+    "gradient_checkpointing": True, "attn_implementation": "eager", "kernels": "reference", "load_in_4bit": True, "load_in_8bit": True,
     "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": True, "quantization": {"scheme": "int8"}, "adapter": None, "lora_r": 4, "lora_alpha": 8,
     "lora_dropout": 0.1, "lora_target_modules": ["q_proj"], "lora_target_linear": True, "lora_modules_to_save": ["x"],
     "peft_use_dora": True, "peft_use_rslora": True, "datasets": [{"type": "stdlib_docstrings", "limit": 3}],

@@ -33,6 +33,12 @@ def _bf16(value: Any) -> Any:
     raise ValueError("must be auto, true or false")
 
 
+def _policy(value: str) -> str:
+    if value in ("auto", "exact", "reference") or (value.startswith("require:") and value != "require:"):
+        return value
+    raise ValueError("must be auto, exact, reference or require:<implementation>")
+
+
 def _role_and_content(value: dict[str, str]) -> dict[str, str]:
     strange = sorted(set(value) - {"role", "content"})
     if strange:
@@ -114,6 +120,11 @@ class TrainConfig(BaseModel):
     attn_implementation: Literal["eager", "sdpa"] | None = Field(
         None,
         description="The attention code in transformers; empty means its own choice, which is `sdpa` where the model has it.",
+    )
+    kernels: Annotated[Text, AfterValidator(_policy)] = Field(
+        "auto",
+        description="bedstone's own. Which implementation of an operation is taken: `auto` (the fastest that can, or what "
+        "`BEDSTONE_KERNELS` says), `exact`, `reference` (plain torch) or `require:<name>`, such as `require:native`.",
     )
 
     load_in_4bit: bool = Field(
@@ -259,7 +270,7 @@ class TrainConfig(BaseModel):
 
 
 SECTIONS: dict[str, tuple[str, str]] = {
-    "Model": ("base_model", "attn_implementation"),
+    "Model": ("base_model", "kernels"),
     "Quantization": ("load_in_4bit", "quantization"),
     "Adapter": ("adapter", "peft_use_rslora"),
     "Data": ("datasets", "dataloader_num_workers"),
