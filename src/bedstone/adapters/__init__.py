@@ -18,9 +18,9 @@ errors that name what to change.
 from bedstone.adapters.errors import AdapterNotFoundError as AdapterNotFoundError
 from bedstone.adapters.errors import MergeError as MergeError
 from bedstone.adapters.errors import RankTooLargeError as RankTooLargeError
-from bedstone.adapters.merging import merge as merge
 from bedstone.adapters.merge_report import MergedLayer as MergedLayer
 from bedstone.adapters.merge_report import MergeReport as MergeReport
+from bedstone.adapters.merging import merge as merge
 from bedstone.adapters.prepare import prepare_for_adapters as prepare_for_adapters
 from bedstone.adapters.rank import check_rank as check_rank
 
