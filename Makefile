@@ -63,6 +63,7 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/load_memory.py
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/quant_ops.py
 	$(BIN)/python benchmarks/qlora_step.py
+	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/packed_page.py --write
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bitlinear_loss.py
 	$(BIN)/python benchmarks/bitlinear_loss.py --write

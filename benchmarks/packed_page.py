@@ -24,8 +24,8 @@ PEERS = ("bitsandbytes", "bitsandbytes, float32", "torchao", "optimum-quanto")
 
 def section() -> str:
     """Return the tables as Markdown."""
-    ops, steps, loads = (_read(name) for name in ("quant_ops", "qlora_step", "load_memory"))
-    return "\n\n".join([_steps(steps), _loads(loads), _operations(ops)])
+    ops, steps, loads, decoded = (_read(name) for name in ("quant_ops", "qlora_step", "load_memory", "decode"))
+    return "\n\n".join([_steps(steps), _decoded(decoded), _loads(loads), _operations(ops)])
 
 
 def _steps(result: dict[str, Any]) -> str:
@@ -48,6 +48,23 @@ def _steps(result: dict[str, Any]) -> str:
         f"losses of 20 steps equal to {targets['loss_difference']}."
     )
     return "\n".join([*lines, "", f"{wanted} {_circumstances(result)}"])
+
+
+def _decoded(result: dict[str, Any]) -> str:
+    figures = result["figures"]
+    lines = [
+        f"Greedy decoding with SmolLM2-135M in float32, {figures['new_tokens']} tokens, transformers' `generate`:",
+        "",
+        "| who | tokens a second | bedstone is so many times as fast | target |",
+        "|---" * 4 + "|",
+    ]
+    for who, speed in figures["tokens_per_s"].items():
+        ratio, target = figures["ratios"].get(who), figures["targets"].get(who)
+        shown = (
+            "" if ratio is None else f"{ratio['median']:.2f}" if figures["met"][who] else f"**{ratio['median']:.2f}**"
+        )
+        lines.append(f"| {who} | {speed['median']:.1f} | {shown} | {target or ''} |")
+    return "\n".join([*lines, "", _circumstances(result)])
 
 
 def _loads(result: dict[str, Any]) -> str:
