@@ -11,7 +11,7 @@ from bedstone.kernels.eightbit import reference
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.native.calls import placed, pointer
 from bedstone.kernels.native.library import DTYPES, library
-from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
+from bedstone.kernels.tiles import TiledWeight, multiplies_bfloat16, tiled_input_grad, tiled_linear
 
 FEW_INPUTS = 8
 """Rows of x up to which the weight is multiplied as it is read."""
@@ -48,6 +48,8 @@ def linear(
     """As `reference.linear`."""
     rows, columns = codes.shape
     inputs = x.numel() // columns if columns else 0
+    if takes_torchs_product(x, codes, absmax):
+        return reference.linear(x, codes, absmax, block_size, bias)
     if inputs > FEW_INPUTS or not columns or (bias is not None and bias.dtype != x.dtype):
         return tiled_linear(x, _tiled(codes, absmax, block_size), bias)
     x, codes, absmax = x.contiguous(), codes.contiguous(), absmax.contiguous()
@@ -57,6 +59,11 @@ def linear(
         *(*placed(absmax), block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
     )
     return out
+
+
+def takes_torchs_product(x: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor) -> bool:
+    """Return whether torch's own int8 product is faster: several rows of bfloat16, on a CPU that multiplies it itself."""
+    return multiplies_bfloat16() and x.numel() > x.shape[-1] and reference.few_rows(x, codes, absmax)
 
 
 def input_grad(grad: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, block_size: int) -> torch.Tensor:

@@ -79,7 +79,8 @@ def _native_dequantize_workspace(codes, absmax, block_size, dtype):  # noqa: ANN
 
 
 def _native_linear_workspace(x, codes, absmax, block_size, bias):  # noqa: ANN001, ANN202
-    del absmax, block_size, bias
+    if native.takes_torchs_product(x, codes, absmax):
+        return _linear_workspace(x, codes, absmax, block_size, bias)
     inputs = math.prod(x.shape[:-1])
     if inputs <= native.FEW_INPUTS:
         return (4 * inputs * codes.shape[1] if x.dtype != torch.float32 else 0) + _SMALL
