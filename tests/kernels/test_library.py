@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch._C._profiler import _EventType
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.optests.generate_tests import DEFAULT_TEST_UTILS
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bedstone.core.errors import UnknownNameError
 from bedstone.kernels import operations, tiles, workspace_bytes
@@ -71,6 +73,40 @@ def test_compiles_whole(pack):
     torch.testing.assert_close(compiled(x), loss(x))
     (found,) = torch.autograd.grad(compiled(x), x)
     assert torch.equal(found, expected)
+
+
+class Log(TorchDispatchMode):
+    """Notes every operation that passes the dispatcher."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_whoever_watches_sees_the_operation_and_gets_what_nobody_gets(pack):
+    """A mode, a profiler and a trace; values and gradients are the same bits, whatever way they came."""
+    weight = pack(torch.randn(5, 96))
+    x, grad = torch.randn(3, 96, requires_grad=True), torch.randn(3, 5)
+
+    def values():
+        out = weight.linear(x, *weight.arguments, None)
+        return [out.detach(), *torch.autograd.grad(out, x, grad)]
+
+    unwatched = values()
+    with Log() as log:
+        watched = values()
+    assert {weight.linear_op, weight.input_grad_op} <= set(log.seen)
+    with torch.profiler.profile() as profile:
+        profiled = values()
+    assert any(event.name == f"bedstone::linear_{weight.name}" for event in profile.events())
+    for other in (watched, profiled):
+        assert all(torch.equal(a, b) for a, b in zip(other, unwatched, strict=True))
+    graph = make_fx(lambda x: weight.linear(x, *weight.arguments, None))(x.detach())
+    assert weight.linear_op in {node.target for node in graph.graph.nodes}
 
 
 # --- workspace -----------------------------------------------------------------------------------
