@@ -52,6 +52,7 @@ def section() -> str:
             f"{learned['loss_after_shuffled']:.3f}: most of the fall is style, {learned['gap_nats']:.3f} nats are the answers "
             f"(target {learned['target_gap_nats']})."
         ),
+        _qlora(_read("qlora_step")),
         "- **The foundation is cheap**, beside two peers in the same run; where a peer wins, the table says so:",
         "",
         *_table(core["figures"]["cases"]),
@@ -63,6 +64,20 @@ def section() -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _qlora(result: dict[str, Any]) -> str:
+    cases = result["figures"]["cases"]
+    time, memory = (
+        " and ".join(f"{value:.2f}" for value in values)
+        for values in ([case["time_ratio"]["median"] for case in cases], [case["peak_ratio"] for case in cases])
+    )
+    sizes = " and ".join(str(case["batch_size"]) for case in cases)
+    return (
+        f"- **A QLoRA step** of SmolLM2 with the same NF4 codes takes {time} times the time and {memory} times the memory of peft + bitsandbytes "
+        f"{result['versions']['bitsandbytes']} at batch {sizes} ({result['cpu']}), with the same losses to "
+        f"{max(case['loss_difference'] for case in cases):.0e}. [More](docs/explanation/kernels.md#what-was-measured), also where bitsandbytes wins."
+    )
 
 
 def main() -> None:
