@@ -86,9 +86,12 @@ def _loads(result: dict[str, Any]) -> str:
 def _operations(result: dict[str, Any]) -> str:
     figures = result["figures"]
     missed = sum(not case.get("met", True) for case in figures["cases"])
+    alike = [case["peers"][PEERS[1]]["ratio"]["median"] for case in figures["cases"] if PEERS[1] in case["peers"]]
     lines = [
         "Single operations in milliseconds, and how many times as long a peer takes: above 1 bedstone is faster. M is the number of tokens.",
         f"{missed} of {sum('met' in case for case in figures['cases'])} targets of time are missed, printed bold. {_circumstances(result)}",
+        f"Products of 4-bit weights in float32 on both sides: bedstone is at least as fast in {sum(r >= 1 for r in alike)} of {len(alike)}, at "
+        f"worst {min(alike):.2f} times, at best {max(alike):.0f} times as fast.",
         "",
         *(f"- {what}: {'yes' if holds else '**no**'}." for what, holds in figures["equal"].items()),
     ]
