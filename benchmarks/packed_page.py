@@ -90,8 +90,10 @@ def _operations(result: dict[str, Any]) -> str:
     lines = [
         "Single operations in milliseconds, and how many times as long a peer takes: above 1 bedstone is faster. M is the number of tokens.",
         f"{missed} of {sum('met' in case for case in figures['cases'])} targets of time are missed, printed bold. {_circumstances(result)}",
-        f"Products of 4-bit weights in float32 on both sides: bedstone is at least as fast in {sum(r >= 1 for r in alike)} of {len(alike)}, at "
-        f"worst {min(alike):.2f} times, at best {max(alike):.0f} times as fast.",
+        (
+            f"Products of 4-bit weights in float32 on both sides: bedstone is at least as fast in {sum(r >= 1 for r in alike)} of {len(alike)}, at "
+            f"worst {min(alike):.2f} times, at best {max(alike):.0f} times as fast."
+        ),
         "",
         *(f"- {what}: {'yes' if holds else '**no**'}." for what, holds in figures["equal"].items()),
     ]
