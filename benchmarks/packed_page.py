@@ -25,7 +25,9 @@ PEERS = ("bitsandbytes", "bitsandbytes, float32", "torchao", "optimum-quanto")
 def section() -> str:
     """Return the tables as Markdown."""
     ops, steps, loads, decoded = (_read(name) for name in ("quant_ops", "qlora_step", "load_memory", "decode"))
-    return "\n\n".join([_steps(steps), _decoded(decoded), _loads(loads), _operations(ops)])
+    return "\n\n".join(
+        [_steps(steps), _losses(_read("cross_entropy")), _decoded(decoded), _loads(loads), _operations(ops)]
+    )
 
 
 def _steps(result: dict[str, Any]) -> str:
@@ -48,6 +50,27 @@ def _steps(result: dict[str, Any]) -> str:
         f"losses of 20 steps equal to {targets['loss_difference']}."
     )
     return "\n".join([*lines, "", f"{wanted} {_circumstances(result)}"])
+
+
+def _losses(result: dict[str, Any]) -> str:
+    figures = result["figures"]
+    who = list(figures["cases"][0]["seconds"])
+    lines = [
+        "The output head with its cross-entropy, forward and backward, float32; memory besides the gradients:",
+        "",
+        "| rows | columns | words | head trained | " + " | ".join(who) + " |",
+        "|---" * (4 + len(who)) + "|",
+    ]
+    for case in figures["cases"]:
+        cells = [f"{case['seconds'][w]['median']:.2f} s, {_mib(case['peak_bytes'][w])}" for w in who]
+        size = [case["rows"], case["columns"], case["vocabulary"], "yes" if case["head_trained"] else "no"]
+        lines.append("| " + " | ".join(map(str, [*size, *cells])) + " |")
+    first, targets = figures["cases"][0], figures["targets"]
+    told = (
+        f"Memory is {first['memory_ratio']:.3f} times that of torch in the first row (target {targets['memory']:.3f}), the time "
+        f"{' and '.join(format(case['time_ratio']['median'], '.2f') for case in figures['cases'])} times (target {targets['time']})."
+    )
+    return "\n".join([*lines, "", f"{told} {_circumstances(result)}"])
 
 
 def _decoded(result: dict[str, Any]) -> str:

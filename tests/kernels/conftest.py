@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch._C._profiler import _EventType
 
 from bedstone.kernels import eightbit, fourbit, ternary
 from bedstone.kernels.policies import policy
@@ -111,3 +112,30 @@ def bnb():
     functional = pytest.importorskip("bitsandbytes").functional
     with torch.compiler.set_stance("force_eager"):
         yield functional
+
+
+def _measured_bytes(call):
+    """The most that torch's allocator had handed out at a time during a call, its result left out."""
+    free_scratch()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        result = call()
+    sizes = []
+
+    def collect(events):
+        for event in events:
+            if event.tag == _EventType.Allocation:
+                sizes.append((event.start_time_ns, event.extra_fields.alloc_size))
+            collect(event.children)
+
+    collect(profile.profiler.kineto_results.experimental_event_tree())
+    live = peak = 0
+    for _, size in sorted(sizes, key=lambda entry: entry[0]):
+        live += size
+        peak = max(peak, live)
+    return peak - sum(part.nbytes for part in (result if isinstance(result, tuple) else (result,)))
+
+
+@pytest.fixture
+def measured_bytes():
+    """`(call)`: the most that torch's allocator had handed out at a time during a call, its result left out."""
+    return _measured_bytes

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch._C._profiler import _EventType
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.optests.generate_tests import DEFAULT_TEST_UTILS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bedstone.core.errors import UnknownNameError
 from bedstone.kernels import operations, tiles, workspace_bytes
-from bedstone.kernels.tiles import free_scratch
 
 OPS = torch.ops.bedstone
 QUANTIZERS = [
@@ -112,28 +110,7 @@ def test_whoever_watches_sees_the_operation_and_gets_what_nobody_gets(pack):
 # --- workspace -----------------------------------------------------------------------------------
 
 
-def measured_bytes(call):
-    """The most that torch's allocator had handed out at a time during a call, its result left out."""
-    free_scratch()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        result = call()
-    sizes = []
-
-    def collect(events):
-        for event in events:
-            if event.tag == _EventType.Allocation:
-                sizes.append((event.start_time_ns, event.extra_fields.alloc_size))
-            collect(event.children)
-
-    collect(profile.profiler.kineto_results.experimental_event_tree())
-    live = peak = 0
-    for _, size in sorted(sizes, key=lambda entry: entry[0]):
-        live += size
-        peak = max(peak, live)
-    return peak - sum(part.nbytes for part in (result if isinstance(result, tuple) else (result,)))
-
-
-def check(name, *arguments):
+def check(measured_bytes, name, *arguments):
     """The declaration is enough, and not more than twice what was taken."""
     op = op_named(name)
     op(*arguments)  # tables are made once
@@ -150,25 +127,25 @@ def check(name, *arguments):
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (576, 1536), (1100, 1033)])
-def test_a_product_works_in_what_it_declares(pack, shape):
+def test_a_product_works_in_what_it_declares(measured_bytes, pack, shape):
     """One token and many, float32 and bfloat16, forward and backward; what the BLAS takes for itself is not seen."""
     weight = pack(torch.randn(shape))
     for dtype in (torch.float32, torch.bfloat16):
         for inputs in (1, 300):
             x, grad = torch.randn(inputs, shape[1], dtype=dtype), torch.randn(inputs, shape[0], dtype=dtype)
-            check(f"linear_{weight.name}", x, *weight.arguments, None)
-            check(f"linear_{weight.name}_input_grad", grad, *weight.arguments)
-        check(f"dequantize_{weight.name}", *weight.arguments, dtype)
+            check(measured_bytes, f"linear_{weight.name}", x, *weight.arguments, None)
+            check(measured_bytes, f"linear_{weight.name}_input_grad", grad, *weight.arguments)
+        check(measured_bytes, f"dequantize_{weight.name}", *weight.arguments, dtype)
 
 
 @pytest.mark.parametrize("name_and_options", QUANTIZERS, ids=str)
-def test_a_quantizer_works_in_what_it_declares(name_and_options):
+def test_a_quantizer_works_in_what_it_declares(measured_bytes, name_and_options):
     """From float32 and from bfloat16."""
     name, *options = name_and_options
     for dtype in (torch.float32, torch.bfloat16):
-        check(name, torch.randn(900, 96, dtype=dtype), *options)
-        check(name, torch.randn(9, 96 * 900, dtype=dtype).view(8100, 96), *options)
-    check("quantize_absmax", torch.rand(20_000))
+        check(measured_bytes, name, torch.randn(900, 96, dtype=dtype), *options)
+        check(measured_bytes, name, torch.randn(9, 96 * 900, dtype=dtype).view(8100, 96), *options)
+    check(measured_bytes, "quantize_absmax", torch.rand(20_000))
 
 
 def test_an_unknown_operation_is_refused_by_name():
