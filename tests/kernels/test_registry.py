@@ -160,7 +160,7 @@ def test_an_extension_comes_first_and_can_be_left_out(monkeypatch):
         forget_choices()
 
 
-@pytest.mark.parametrize("name", ["fast", "require", ""])
+@pytest.mark.parametrize("name", ["fast", "require", "require:", ""])
 def test_an_unknown_policy_is_refused(name, monkeypatch):
     """By argument and by variable."""
     with (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 VARIABLE = "BEDSTONE_KERNELS"
+POLICIES = "auto, exact, reference or require:<implementation>"
 
 changed: list[Callable[[], None]] = []
 """Called after the policy has changed."""
@@ -71,10 +72,19 @@ def checked_policy(name: str, argument: str) -> str:
     Raises:
         InvalidConfigError: It is none.
     """
-    if name in ("auto", "exact", "reference") or name.startswith("require:"):
+    if is_policy(name):
         return name
-    message = f"`{argument}` (={name!r}) must be auto, exact, reference or require:<implementation>."
+    message = f"`{argument}` (={name!r}) must be {POLICIES}."
     raise InvalidConfigError(message, argument=argument, value=name)
+
+
+def is_policy(name: str) -> bool:
+    """Tell whether a text is a policy.
+
+    >>> is_policy("require:native"), is_policy("require:"), is_policy("fast")
+    (True, False, False)
+    """
+    return name in ("auto", "exact", "reference") or (name.startswith("require:") and name != "require:")
 
 
 def required_implementation() -> str:

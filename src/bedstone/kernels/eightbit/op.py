@@ -10,8 +10,8 @@ from bedstone.kernels.blocks import blocks_in
 from bedstone.kernels.eightbit import native, reference
 from bedstone.kernels.few_rows import int8_workspace
 from bedstone.kernels.library import Operation, define, define_linear
-from bedstone.kernels.native.calls import unfit
-from bedstone.kernels.registry import KernelImpl, KernelOp, KernelSpec
+from bedstone.kernels.native.calls import native_first
+from bedstone.kernels.registry import KernelSpec
 from bedstone.kernels.tiles import computing_dtype, product_workspace, rows_in_tile
 
 _WEIGHT = "Tensor codes, Tensor absmax, int block_size"
@@ -107,29 +107,26 @@ def _spec_of_product(x, codes, absmax, block_size, bias=None):  # noqa: ANN001, 
     return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *codes.shape)
 
 
-_quantize = KernelOp(
+_quantize = native_first(
     "quantize_8bit",
     _spec_of_weight,
-    KernelImpl("native", native.quantize, _native_quantize_workspace, unfit),
-    KernelImpl("reference", reference.quantize, _quantize_workspace),
+    (native.quantize, _native_quantize_workspace),
+    (reference.quantize, _quantize_workspace),
 )
-_dequantize = KernelOp(
+_dequantize = native_first(
     "dequantize_8bit",
     _spec_of_dense,
-    KernelImpl("native", native.dequantize, _native_dequantize_workspace, unfit),
-    KernelImpl("reference", reference.dequantize, _dequantize_workspace),
+    (native.dequantize, _native_dequantize_workspace),
+    (reference.dequantize, _dequantize_workspace),
 )
-_linear = KernelOp(
-    "linear_8bit",
-    _spec_of_product,
-    KernelImpl("native", native.linear, _native_linear_workspace, unfit),
-    KernelImpl("reference", reference.linear, _linear_workspace),
+_linear = native_first(
+    "linear_8bit", _spec_of_product, (native.linear, _native_linear_workspace), (reference.linear, _linear_workspace)
 )
-_input_grad = KernelOp(
+_input_grad = native_first(
     "linear_8bit_input_grad",
     _spec_of_product,
-    KernelImpl("native", native.input_grad, _native_input_grad_workspace, unfit),
-    KernelImpl("reference", reference.input_grad, _input_grad_workspace),
+    (native.input_grad, _native_input_grad_workspace),
+    (reference.input_grad, _input_grad_workspace),
 )
 
 quantize_8bit = define(

@@ -8,8 +8,8 @@ import torch
 
 from bedstone.kernels.fourbit import native, reference
 from bedstone.kernels.library import Operation, define, define_linear
-from bedstone.kernels.native.calls import unfit
-from bedstone.kernels.registry import KernelImpl, KernelOp, KernelSpec
+from bedstone.kernels.native.calls import native_first
+from bedstone.kernels.registry import KernelSpec
 from bedstone.kernels.tiles import computing_dtype, product_workspace, row_alignment
 
 _WEIGHT = (
@@ -110,29 +110,23 @@ def _spec_of_product(x, packed, absmax, nested_absmax, offset, shape, block_size
     return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *shape)
 
 
-_quantize = KernelOp(
-    "quantize_4bit",
-    _spec_of_weight,
-    KernelImpl("native", native.quantize, lambda *_: _SMALL, unfit),
-    KernelImpl("reference", reference.quantize, _quantize_workspace),
+_quantize = native_first(
+    "quantize_4bit", _spec_of_weight, (native.quantize, lambda *_: _SMALL), (reference.quantize, _quantize_workspace)
 )
-_dequantize = KernelOp(
+_dequantize = native_first(
     "dequantize_4bit",
     _spec_of_dense,
-    KernelImpl("native", native.dequantize, _native_dequantize_workspace, unfit),
-    KernelImpl("reference", reference.dequantize, _dequantize_workspace),
+    (native.dequantize, _native_dequantize_workspace),
+    (reference.dequantize, _dequantize_workspace),
 )
-_linear = KernelOp(
-    "linear_4bit",
-    _spec_of_product,
-    KernelImpl("native", native.linear, _native_linear_workspace, unfit),
-    KernelImpl("reference", reference.linear, _linear_workspace),
+_linear = native_first(
+    "linear_4bit", _spec_of_product, (native.linear, _native_linear_workspace), (reference.linear, _linear_workspace)
 )
-_input_grad = KernelOp(
+_input_grad = native_first(
     "linear_4bit_input_grad",
     _spec_of_product,
-    KernelImpl("native", native.input_grad, _native_input_grad_workspace, unfit),
-    KernelImpl("reference", reference.input_grad, _linear_workspace),
+    (native.input_grad, _native_input_grad_workspace),
+    (reference.input_grad, _linear_workspace),
 )
 
 quantize_4bit = define(

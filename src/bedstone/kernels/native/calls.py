@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bedstone.kernels.native.library import DTYPES, library, status
-from bedstone.kernels.registry import KernelSpec, tell_fallback
+from bedstone.kernels.registry import KernelImpl, KernelOp, KernelSpec, tell_fallback
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     import torch
+
+    Body = tuple[Callable[..., Any], Callable[..., int]]
 
 
 def unfit(spec: KernelSpec) -> str:
@@ -26,6 +31,18 @@ def unfit(spec: KernelSpec) -> str:
         tell_fallback("the compiled CPU library", found.reason, found.remedy)
         return f"{found.reason} {found.remedy}"
     return ""
+
+
+def native_first(name: str, describe: Callable[..., KernelSpec], native: Body, reference: Body) -> KernelOp:
+    """Return an operation that runs in the CPU library where that can take it, else in plain torch.
+
+    Args:
+        name: Of the operation.
+        describe: As for `KernelOp`.
+        native: What computes it in the library, and the bytes that it needs.
+        reference: The same in plain torch.
+    """
+    return KernelOp(name, describe, KernelImpl("native", *native, unfit), KernelImpl("reference", *reference))
 
 
 def pointer(tensor: torch.Tensor | None) -> int | None:

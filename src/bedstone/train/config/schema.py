@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
+from bedstone.kernels.policies import POLICIES, is_policy
+
 _MODEL_CONFIG = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -34,9 +36,9 @@ def _bf16(value: Any) -> Any:
 
 
 def _policy(value: str) -> str:
-    if value in ("auto", "exact", "reference") or (value.startswith("require:") and value != "require:"):
+    if is_policy(value):
         return value
-    raise ValueError("must be auto, exact, reference or require:<implementation>")
+    raise ValueError(f"must be {POLICIES}")
 
 
 def _role_and_content(value: dict[str, str]) -> dict[str, str]:

@@ -1,5 +1,4 @@
-// Which variant runs is decided once, by what the CPU says of itself; BEDSTONE_CPU or bs_use names another one.
-#include <cstdlib>
+// Which variant runs is decided once, by what the CPU says of itself; bs_use names another one.
 #include <cstring>
 
 #include "api.h"

@@ -107,12 +107,7 @@ struct EightBitRow {
 
 void linear_8bit(const void* x, int dtype, int64_t inputs, const BsEightBit* weight, int64_t rows, int64_t columns,
                  const void* bias, void* out, int threads) {
-  const float* wide = (const float*)x;
-  if (dtype != FLOAT32) {
-    float* buffer = kept((size_t)(inputs * columns));
-    widen(x, dtype, 0, inputs * columns, buffer);
-    wide = buffer;
-  }
+  const float* wide = as_floats(x, dtype, inputs * columns);
   if (weight->kind == 0) linear_few<EightBitRow<0>::Of>(wide, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);
   if (weight->kind == 1) linear_few<EightBitRow<1>::Of>(wide, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);
   if (weight->kind == 2) linear_few<EightBitRow<2>::Of>(wide, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);

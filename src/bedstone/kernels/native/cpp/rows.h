@@ -52,22 +52,20 @@ inline void widen(const void* p, int dtype, int64_t start, int64_t count, float*
   for (; i + W <= count; i += W) store(out + i, load_any(p, dtype, start + i));
   for (; i < count; i++) out[i] = one(p, dtype, start + i);
 }
-// Writes `count` float32 values in their dtype.
-inline void narrow(const float* values, int64_t count, void* out, int dtype, int64_t start) {
-  if (dtype == FLOAT32) {
-    if ((float*)out + start != values) std::memcpy((float*)out + start, values, count * sizeof(float));
-    return;
-  }
-  int64_t i = 0;
-  for (; i + W <= count; i += W) put_all(out, dtype, start + i, load(values + i));
-  for (; i < count; i++) put(out, dtype, start + i, values[i]);
-}
 
 // A buffer of the calling thread, kept between calls.
 inline float* kept(size_t floats) {
   static thread_local std::vector<float> buffer;
   if (buffer.size() < floats) buffer.resize(floats);
   return buffer.data();
+}
+
+// `count` values as float32: where they are, or copied to the buffer.
+inline const float* as_floats(const void* p, int dtype, int64_t count) {
+  if (dtype == FLOAT32) return (const float*)p;
+  float* buffer = kept((size_t)count);
+  widen(p, dtype, 0, count, buffer);
+  return buffer;
 }
 
 // out[m, n] = the product of row n of the weight with row m of x, + bias; up to 8 rows of x share one decoding of the weight.

@@ -110,12 +110,7 @@ struct TernaryRow {
 
 void linear_ternary(const void* x, int dtype, int64_t inputs, const BsTernary* weight, int64_t rows, int64_t columns,
                     const void* bias, void* out, int threads) {
-  const float* wide = (const float*)x;
-  if (dtype != FLOAT32) {
-    float* buffer = kept((size_t)(inputs * columns));
-    widen(x, dtype, 0, inputs * columns, buffer);
-    wide = buffer;
-  }
+  const float* wide = as_floats(x, dtype, inputs * columns);
   linear_few<TernaryRow>(wide, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);
 }
 
