@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -58,31 +57,6 @@ def serve(arm: str, folder: str) -> None:
         print(json.dumps(answer), flush=True)
 
 
-class Arm:
-    def __init__(self, name: str, folder: str) -> None:
-        words = [sys.executable, "-W", "ignore", __file__, "--serve", name, folder]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._read()
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"an arm ended: {self.process.args}")
-        return json.loads(line)
-
-    def turn(self) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return self._read()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", nargs=2, metavar=("ARM", "FOLDER"), help=argparse.SUPPRESS)
@@ -92,16 +66,18 @@ def main() -> None:
         serve(*args.serve)
         return
     import record
+    from arms import Arm
 
     from bedstone.train.models import locate
 
-    arms = {name: Arm(name, str(locate(str(MODEL)).location)) for name in ARMS}
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
+    folder = str(locate(str(MODEL)).location)
+    arms = {name: Arm(__file__, name, folder) for name in ARMS}
     for number in range(1 + (2 if args.quick else ROUNDS)):
         for name in ARMS if number % 2 else ARMS[::-1]:
-            turns[name].append(arms[name].turn())
+            arms[name].turn()
     for arm in arms.values():
         arm.close()
+    turns = {name: arm.answers for name, arm in arms.items()}
     speeds = {name: [turn["tokens_per_s"] for turn in found[1:]] for name, found in turns.items()}  # the first warms up
     ours = speeds[ARMS[0]]
     ratios = {name: record.spread([a / b for a, b in zip(ours, speeds[name], strict=True)]) for name in ARMS[1:]}

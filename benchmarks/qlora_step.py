@@ -15,7 +15,6 @@ import importlib
 import inspect
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -126,50 +125,25 @@ def serve(arm: str, folder: str, size: int) -> None:
 # --- both ----------------------------------------------------------------------------------------
 
 
-class Arm:
-    def __init__(self, name: str, folder: str, size: int) -> None:
-        words = [sys.executable, "-W", "ignore", __file__, "--serve", name, folder, str(size)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.loaded = self._read()["loaded_bytes"]
-        self.steps: list[dict[str, float]] = []
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"an arm ended: {self.process.args}")
-        return json.loads(line)
-
-    def step(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        self.steps.append(self._read())
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def compare(folder: str, size: int, steps: int) -> dict[str, Any]:
     import record
+    from arms import Arm
 
-    arms = {name: Arm(name, folder, size) for name in ARMS}
+    arms = {name: Arm(__file__, name, folder, str(size)) for name in ARMS}
     for number in range(steps):
         for name in ARMS if number % 2 else ARMS[::-1]:
-            arms[name].step()
+            arms[name].turn()
     for arm in arms.values():
         arm.close()
-    ours, theirs = (arms[name].steps for name in ARMS)
+    ours, theirs = (arms[name].answers for name in ARMS)
     timed = range(1, steps)  # the first step warms up
     ratios = [ours[i]["seconds"] / theirs[i]["seconds"] for i in timed]
     result: dict[str, Any] = {
         name: {
-            "seconds": record.spread([arm.steps[i]["seconds"] for i in timed]),
-            "loaded_bytes": arm.loaded,
-            "peak_bytes": max(step["peak_bytes"] for step in arm.steps),
-            "losses": [step["loss"] for step in arm.steps],
+            "seconds": record.spread([arm.answers[i]["seconds"] for i in timed]),
+            "loaded_bytes": arm.first["loaded_bytes"],
+            "peak_bytes": max(step["peak_bytes"] for step in arm.answers),
+            "losses": [step["loss"] for step in arm.answers],
         }
         for name, arm in arms.items()
     }
