@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from bedstone.cli.app import app
@@ -29,10 +30,10 @@ def test_explain_tells_of_a_device_that_is_not_here():
     """What would be chosen there, and why not the others."""
     code, out, _ = run("explain", "nf4_linear", "--device", "cuda", "--dtype", "bfloat16", "--shape", "1,4096,4096")
     assert code == 0
-    assert out == (
-        "linear_4bit on cuda, torch.bfloat16, 1x4096x4096: reference (exact)\n"
-        "  not native: the compiled CPU library runs on cpu, not on cuda\n"
-    )
+    first, *others, last = out.splitlines()
+    assert first == "linear_4bit on cuda, bfloat16, 1x4096x4096: reference (exact)"
+    assert "  not native: it runs on cpu, not on cuda" in others
+    assert torch.cuda.is_available() or last.startswith("There is no cuda here: ")
 
 
 def test_test_checks_one_operation():
@@ -49,7 +50,9 @@ def test_bench_measures_and_writes(tmp_path):
     assert "GB/s" in out
     result = json.loads((tmp_path / "b.json").read_text())
     assert set(result["implementations"]) == {"native", "reference"}
-    assert result["spec"] == {"device": "cpu", "dtype": "float32", "inputs": 1, "rows": 64, "columns": 64}
+    assert (
+        result["spec"].items() >= {"device": "cpu", "dtype": "float32", "inputs": 1, "rows": 64, "columns": 64}.items()
+    )
 
 
 @pytest.mark.parametrize(

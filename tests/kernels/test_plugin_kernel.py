@@ -57,7 +57,7 @@ def run(*words, folder):
 def test_is_found_by_its_entry_point_and_taken_first(package):
     """In a fresh process that never mentions the package."""
     assert run("-c", PROGRAM, folder=package) == (
-        "linear_8bit on cpu, torch.float32, 1x64x64: acme (exact)\n('acme', 'it takes one token')\n"
+        "linear_8bit on cpu, float32, 1x64x64: acme (exact)\n('acme', 'it takes one token')\n"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -17,10 +19,13 @@ from bedstone.kernels import (
     extensions,
     forget_choices,
     operations,
+    pinned,
     policy,
     registry,
     select,
 )
+from bedstone.kernels.measured import forget_measurements, measured, remember
+from bedstone.kernels.pins import as_record
 
 SPEC = KernelSpec("cpu", torch.float32, 1, 8, 8)
 
@@ -58,7 +63,7 @@ def test_takes_the_first_that_can_and_says_why_not_the_others(op):
         ("coarse", "it is approximate, and so taken by name only"),
     )
     assert str(choice).splitlines() == [
-        "testing_op on cpu, torch.float32, 1x8x8: rounding (rounded)",
+        "testing_op on cpu, float32, 1x8x8: rounding (rounded)",
         "  not picky: it takes bfloat16 only",
         "  not coarse: it is approximate, and so taken by name only",
     ]
@@ -91,7 +96,7 @@ def test_a_required_implementation_that_cannot_is_an_error_with_the_reason(op):
         op()
     assert str(caught.value) == (
         "testing_op cannot take the required implementation 'picky': it takes bfloat16 only. "
-        "Use the policy `auto`, or see `kernels.explain`."
+        "The policy is `require:picky`; with `auto` another one is taken. `kernels.explain` tells more."
     )
     assert (caught.value.op, caught.value.implementation) == ("testing_op", "picky")
     assert op.ran == []
@@ -164,7 +169,9 @@ def test_an_extension_comes_first_and_can_be_left_out(monkeypatch):
 def test_an_unknown_policy_is_refused(name, monkeypatch):
     """By argument and by variable."""
     with (
-        pytest.raises(InvalidConfigError, match=r"`policy` \(='.*'\) must be auto, exact, reference or require:"),
+        pytest.raises(
+            InvalidConfigError, match=r"`policy` \(='.*'\) must be auto, measure, exact, reference or require:"
+        ),
         policy(name),
     ):
         pass
@@ -191,7 +198,7 @@ def test_explain_needs_no_device_and_names_what_is_missing():
     """What would run on a GPU, asked where there is none."""
     choice = explain("dequantize_4bit", device="cuda", dtype=torch.bfloat16, shape=(64, 64))
     assert choice.name == "reference"
-    assert choice.rejected == (("native", "the compiled CPU library runs on cpu, not on cuda"),)
+    assert choice.rejected == (("native", "it runs on cpu, not on cuda"),)
     with pytest.raises(UnknownNameError, match="Did you mean 'linear_4bit'"):
         explain("linear_4bits")
 
@@ -208,3 +215,117 @@ def test_choices_do_not_pile_up(op, monkeypatch):
         op.describe = lambda rows=rows: SPEC._replace(rows=rows)
         op()
     assert len(op._chosen) <= 3
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Measurements of this test alone."""
+    monkeypatch.setenv("BEDSTONE_CACHE", str(tmp_path / "cache"))
+    forget_measurements()
+    yield tmp_path / "cache" / "kernels.json"
+    monkeypatch.undo()
+    forget_measurements()
+
+
+def test_the_fastest_is_taken_where_somebody_measured(op, cache):
+    """For all lengths of the class; the one that would come first is told with its time."""
+    remember("testing_op", SPEC._replace(inputs=3), {"rounding": 2e-3, "reference": 1e-3})
+    assert op.choice(SPEC).name == "rounding"
+    choice = op.choice(SPEC._replace(inputs=4))
+    assert choice.name == "reference"
+    assert ("rounding", "it took 2 ms here, reference 1 ms") in choice.rejected
+    cache.unlink()
+    forget_measurements()
+    assert op.choice(SPEC._replace(inputs=4)).name == "rounding"
+
+
+def test_a_broken_file_of_measurements_is_an_error_that_says_what_to_do(op, cache):
+    """Nothing is measured or chosen in its place."""
+    cache.parent.mkdir()
+    cache.write_text("{")
+    with pytest.raises(bs.StorageError, match="Delete it"):
+        op()
+
+
+def test_measure_tries_what_may_be_taken_once_a_class(op, cache):
+    """An approximate one is not tried; the figures are on disk and count from then on."""
+    with policy("measure"):
+        op()
+        assert set(op.ran) == {"rounding", "reference"}
+        tried = len(op.ran)
+        op()
+        assert len(op.ran) == tried + 1
+    assert set(measured("testing_op", SPEC)) == {"rounding", "reference"}
+    assert cache.exists()
+
+
+def test_pinned_choices_are_made_again(op):
+    """For the class of the specification; another class is free; what cannot be taken is an error."""
+    with policy("reference"):
+        op()
+        kept = op.chosen()
+    assert kept == [{"op": "testing_op", "implementation": "reference", **as_record(SPEC)}]
+    with pinned(json.loads(json.dumps(kept))):
+        assert op.choice(SPEC).name == "reference"
+        assert op.choice(SPEC._replace(rows=9)).name == "rounding"
+    assert op.choice(SPEC).name == "rounding"
+    with (
+        pinned([{**kept[0], "implementation": "picky"}]),
+        pytest.raises(KernelError, match="'picky': it takes bfloat16 only"),
+    ):
+        op()
+    with pytest.raises(InvalidConfigError, match="no record of a chosen kernel"), pinned([{"op": "testing_op"}]):
+        pass
+
+
+@pytest.mark.parametrize("name", ["strict", "auto,strict", "exact,strict"])
+def test_strict_takes_no_plain_torch_where_something_faster_cannot(name):
+    """If that runs on the device at all; chosen by the policy it is no substitute."""
+    made = KernelOp(
+        "strict_op",
+        lambda: SPEC,
+        KernelImpl("elsewhere", int, int, devices=("cuda",)),
+        KernelImpl("half", int, int, dtypes=(torch.float16,)),
+        KernelImpl("reference", int, int),
+    )
+    try:
+        assert made() == 0
+        with policy(name), pytest.raises(KernelError) as caught:
+            made()
+        assert str(caught.value).startswith(
+            "strict_op on cpu, float32, 1x8x8 would run in plain torch, since half cannot: it takes float16, not float32."
+        )
+        with policy("reference", strict=True):
+            assert made() == 0
+        made.describe = lambda: SPEC._replace(dtype=torch.float16)
+        with policy(name):
+            assert made.choice(made.describe()).name == "half"
+    finally:
+        del operations["strict_op"]
+
+
+def test_statements_of_an_implementation_refuse_with_a_reason():
+    """Device, dtype, gaps, derivative, package, in that order."""
+    made = KernelImpl(
+        "made", int, int, lambda spec: "it takes 8 rows" if spec.rows != 8 else "",
+        devices=("cpu",), dtypes=(torch.float32,), contiguous=True, backward=False,
+        packages=("no_such_package",), install="pip install no-such-package",
+    )  # fmt: skip
+    for changes, reason in (
+        ({"device": "xpu"}, "it runs on cpu, not on xpu"),
+        ({"dtype": torch.bfloat16}, "it takes float32, not bfloat16"),
+        ({"contiguous": False}, "it takes inputs without gaps between their elements"),
+        ({"grad": True}, "it has no derivative"),
+        ({"rows": 9}, "it takes 8 rows"),
+        ({}, "no_such_package is not installed: pip install no-such-package"),
+    ):
+        assert made.cannot(SPEC._replace(**changes)) == reason
+
+
+def test_what_is_missing_here_is_told_as_what_would_be_taken(op):
+    """A newcomer reads what to install."""
+    lacking = KernelImpl("fast", int, int, packages=("no_such_package",), install="pip install no-such-package")
+    op._own = (lacking, *op._own)
+    choice = op.choice(SPEC)
+    assert (choice.name, choice.wanted) == ("rounding", "fast")
+    assert "With what is missing here, fast would be taken." in str(choice)

@@ -2,24 +2,28 @@
 
 Importing a folder registers its operations with torch and does nothing else.
 
->>> print(explain("nf4_linear", device="cuda", shape=(1, 4096, 4096)))
-linear_4bit on cuda, torch.float32, 1x4096x4096: reference (exact)
-  not native: the compiled CPU library runs on cpu, not on cuda
+>>> with policy("reference"):
+...     print(explain("nf4_linear", shape=(1, 4096, 4096)))
+linear_4bit on cpu, float32, 1x4096x4096: reference (exact)
+  not native: the policy is `reference`
 """
 
 from bedstone.kernels.ask import explain as explain
 from bedstone.kernels.ask import operation as operation
 from bedstone.kernels.ask import select as select
+from bedstone.kernels.bench import tune as tune
+from bedstone.kernels.choice import KernelChoice as KernelChoice
+from bedstone.kernels.choice import KernelFallback as KernelFallback
+from bedstone.kernels.implementation import KernelExtension as KernelExtension
+from bedstone.kernels.implementation import KernelImpl as KernelImpl
+from bedstone.kernels.implementation import KernelSpec as KernelSpec
+from bedstone.kernels.implementation import extensions as extensions
 from bedstone.kernels.library import workspace_bytes as workspace_bytes
+from bedstone.kernels.pins import pinned as pinned
 from bedstone.kernels.policies import current_policy as current_policy
 from bedstone.kernels.policies import policy as policy
-from bedstone.kernels.registry import KernelChoice as KernelChoice
-from bedstone.kernels.registry import KernelExtension as KernelExtension
-from bedstone.kernels.registry import KernelFallback as KernelFallback
-from bedstone.kernels.registry import KernelImpl as KernelImpl
 from bedstone.kernels.registry import KernelOp as KernelOp
-from bedstone.kernels.registry import KernelSpec as KernelSpec
-from bedstone.kernels.registry import extensions as extensions
+from bedstone.kernels.registry import chosen_kernels as chosen_kernels
 from bedstone.kernels.registry import forget_choices as forget_choices
 from bedstone.kernels.registry import operations as operations
 
@@ -30,13 +34,16 @@ __all__ = [
     "KernelImpl",
     "KernelOp",
     "KernelSpec",
+    "chosen_kernels",
     "current_policy",
     "explain",
     "extensions",
     "forget_choices",
     "operation",
     "operations",
+    "pinned",
     "policy",
     "select",
+    "tune",
     "workspace_bytes",
 ]

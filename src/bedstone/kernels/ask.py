@@ -12,12 +12,19 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bedstone.core.device import device_report
 from bedstone.core.errors import DimensionMismatchError, UnknownNameError
-from bedstone.kernels.registry import KernelChoice, KernelOp, KernelSpec, operations
+from bedstone.kernels.implementation import KernelSpec
+from bedstone.kernels.registry import operations
+
+if TYPE_CHECKING:
+    from bedstone.kernels.choice import KernelChoice
+    from bedstone.kernels.registry import KernelOp
 
 FORMATS = {"nf4": "4bit", "fp4": "4bit", "int8": "8bit", "fp8": "8bit", "ternary": "ternary"}
 """The format that a scheme's weights are kept in."""
@@ -67,7 +74,8 @@ def explain(
     if len(shape) not in (2, 3):
         raise DimensionMismatchError(expected="2 or 3", actual=len(shape), argument="shape")
     inputs, rows, columns = (0, *shape)[-3:]
-    return operation(op).choice(KernelSpec(device, dtype, inputs, rows, columns))
+    choice = operation(op).choice(KernelSpec(device, dtype, inputs, rows, columns))
+    return replace(choice, absent=_absent(device))
 
 
 def select(op: str, *args: Any) -> KernelChoice:
@@ -93,3 +101,9 @@ def select(op: str, *args: Any) -> KernelChoice:
     inputs = 0 if first is weight else math.prod(first.shape[:-1])
     columns = weight.shape[-1] if weight.ndim else 1
     return chosen.choice(KernelSpec(first.device.type, first.dtype, inputs, weight.numel() // max(columns, 1), columns))
+
+
+def _absent(device: str) -> str:
+    """Why this machine has no such device, in the words of the device report; empty where it has one."""
+    row = next((row for row in device_report().rows if row.backend == device), None)
+    return "" if row is None or row.verdict == "usable" else row.reason

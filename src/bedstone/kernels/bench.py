@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import statistics
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bedstone.core.errors import DeviceNotAvailableError
+from bedstone.kernels.ask import explain
+from bedstone.kernels.measured import remember
 from bedstone.kernels.native import status
+from bedstone.kernels.registry import operations
 from bedstone.kernels.samples import sample
+from bedstone.kernels.timing import by_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bedstone.kernels.registry import KernelOp, KernelSpec
-
-_ROUNDS, _SECONDS = 30, 3.0
+    from bedstone.kernels.choice import KernelChoice
+    from bedstone.kernels.implementation import KernelSpec
+    from bedstone.kernels.registry import KernelOp
 
 
 def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
@@ -37,14 +38,14 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
         DeviceNotAvailableError: The device is not here.
     """
     try:
-        arguments = sample(op.name, spec)
+        arguments = sample(op, spec)
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that it does not have
         message = f"torch cannot use {spec.device} here: {str(error).splitlines()[0]}."
         remedy = "`bedstone doctor` says what this machine has."
         raise DeviceNotAvailableError(message, device=spec.device, reason="TORCH_REFUSES", remedy=remedy) from error
-    reasons = {each.name: each.unfit(spec) for each in op.implementations}
+    reasons = {each.name: each.cannot(spec) for each in op.implementations}
     fit = {each.name: each.call for each in op.implementations if not reasons[each.name]}
-    times = _by_turns({name: lambda call=call: call(*arguments) for name, call in fit.items()}, spec.device)
+    times = by_turns({name: lambda call=call: call(*arguments) for name, call in fit.items()}, spec.device)
     weight = sum(a.nbytes for a in arguments[1 if spec.inputs else 0 :] if isinstance(a, torch.Tensor))
     return {
         "op": op.name,
@@ -66,23 +67,26 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
     }
 
 
-def _by_turns(calls: dict[str, Callable[[], Any]], device: str) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    end = time.perf_counter() + _SECONDS
-    for number in range(_ROUNDS):
-        if number >= 3 and time.perf_counter() > end:  # noqa: PLR2004 - a median wants three
-            break
-        for name, call in calls.items():
-            _wait(device)
-            start = time.perf_counter()
-            call()
-            _wait(device)
-            times[name].append(time.perf_counter() - start)
-    return times
+def tune(
+    op: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (1, 4096, 4096)
+) -> KernelChoice:
+    """Measure what may be taken for a shape and keep the figures on disk: the policy `auto` takes the fastest from now on.
 
+    Args:
+        op: As for `explain`.
+        device: Of the arguments; it must be here.
+        dtype: Of the input, or of the dense result.
+        shape: `(M, N, K)` of a product, `(N, K)` where only a weight goes in. The figures count for all M up to the next power of two.
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    Returns:
+        What is taken from now on.
+
+    Raises:
+        UnknownNameError: The operation.
+        DeviceNotAvailableError: The device is not here.
+        StorageError: The figures cannot be kept.
+    """
+    asked = explain(op, device=device, dtype=dtype, shape=shape)
+    figures = measure(operations[asked.op], asked.spec)["implementations"]
+    remember(asked.op, asked.spec, {name: each["median_ms"] / 1e3 for name, each in figures.items()})
+    return explain(op, device=device, dtype=dtype, shape=shape)

@@ -1,10 +1,12 @@
 """What decides among the implementations that can take an operation.
 
     policy       takes
-    auto         the first that can
-    exact        the first that can whose numerics are `exact`
+    auto         the first that can; where measurements were kept (`kernels.tune`), the fastest of those that can
+    measure      as auto; a shape class that nobody has measured is measured when it is first called
+    exact        as auto, of those whose numerics are `exact`
     reference    plain torch
     require:X    the implementation X wherever an operation has one, or an error that says why it cannot
+    strict       behind any of these, or alone for `auto,strict`: plain torch in place of something faster is an error
 
 The policy is that of `policy(...)`, else of the variable `BEDSTONE_KERNELS`, else `auto`.
 """
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 VARIABLE = "BEDSTONE_KERNELS"
-POLICIES = "auto, exact, reference or require:<implementation>"
+POLICIES = "auto, measure, exact, reference or require:<implementation>, each also with `,strict` behind it"
 
 changed: list[Callable[[], None]] = []
-"""Called after the policy has changed."""
+"""Called after what choices depend on has changed."""
 
 _policy = ""
 
@@ -39,27 +41,30 @@ def current_policy() -> str:
 
 
 @contextmanager
-def policy(name: str) -> Generator[None]:
+def policy(name: str, *, strict: bool = False) -> Generator[None]:
     """Choose implementations by another policy within a `with` block; for all threads.
 
     Args:
-        name: `auto`, `exact`, `reference` or `require:<implementation>`.
+        name: `auto`, `measure`, `exact`, `reference` or `require:<implementation>`, each also with `,strict` behind it.
+        strict: The same as `,strict`: plain torch is no substitute for an implementation that runs on the device of the inputs.
 
     Raises:
         InvalidConfigError: It is none of these.
 
-    >>> with policy("reference"):
+    >>> with policy("exact", strict=True):
     ...     current_policy()
-    'reference'
+    'exact,strict'
     """
     global _policy  # noqa: PLW0603 - one policy a process
-    before, _policy = _policy, checked_policy(name, "policy")
-    _tell()
+    wanted = checked_policy(name, "policy")
+    wanted = f"{wanted},strict" if strict and not is_strict(wanted) else wanted
+    before, _policy = _policy, wanted
+    tell_changed()
     try:
         yield
     finally:
         _policy = before
-        _tell()
+        tell_changed()
 
 
 def checked_policy(name: str, argument: str) -> str:
@@ -81,15 +86,30 @@ def checked_policy(name: str, argument: str) -> str:
 def is_policy(name: str) -> bool:
     """Tell whether a text is a policy.
 
-    >>> is_policy("require:native"), is_policy("require:"), is_policy("fast")
-    (True, False, False)
+    >>> is_policy("require:native"), is_policy("exact,strict"), is_policy("require:"), is_policy("fast")
+    (True, True, False, False)
     """
-    return name in ("auto", "exact", "reference") or (name.startswith("require:") and name != "require:")
+    kind = _kind(name)
+    return kind in ("auto", "measure", "exact", "reference") or (kind.startswith("require:") and kind != "require:")
+
+
+def is_strict(name: str) -> bool:
+    """Tell whether a policy takes no substitute.
+
+    >>> is_strict("strict"), is_strict("auto")
+    (True, False)
+    """
+    return name == "strict" or name.endswith(",strict")
+
+
+def measures_first() -> bool:
+    """Tell whether implementations are measured before one is chosen."""
+    return _kind(current_policy()) == "measure"
 
 
 def required_implementation() -> str:
     """Return the name that the policy requires, or nothing."""
-    wanted = current_policy()
+    wanted = _kind(current_policy())
     return wanted.removeprefix("require:") if wanted.startswith("require:") else ""
 
 
@@ -101,18 +121,23 @@ def against_policy(name: str, numerics: str, *, required: str) -> str:
         numerics: Of the implementation.
         required: The implementation that must be taken, if one must.
     """
-    wanted = current_policy()
+    wanted = _kind(current_policy())
     if wanted == "reference" and name != "reference":
         return "the policy is `reference`"
     if wanted == "exact" and numerics != "exact":
         return f"the policy is `exact`, and it is {numerics}"
     if required and name != required:
-        return f"the policy requires {required}"
+        return f"{required} is required"
     if numerics == "approximate" and not required:
         return "it is approximate, and so taken by name only"
     return ""
 
 
-def _tell() -> None:
+def tell_changed() -> None:
+    """Have every choice made anew."""
     for listener in changed:
         listener()
+
+
+def _kind(name: str) -> str:
+    return "auto" if name == "strict" else name.removesuffix(",strict")

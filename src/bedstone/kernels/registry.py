@@ -1,132 +1,44 @@
 """Which implementation of an operation runs, and why not another one.
 
 An operation has implementations, best first, the last of them plain torch (`reference`), which runs everywhere. Each says of a
-`KernelSpec` in one sentence why it cannot take it, or nothing. Of those that can the policy (`policies.py`) takes one, the choice is kept for
-the specification. Implementations of other packages come before ours: an entry point in `bedstone.kernels` names a `KernelExtension`.
+`KernelSpec` in one sentence why it cannot take it, or nothing (`implementation.py`). Of those that can the policy (`policies.py`) takes one:
+the pinned one (`pins.py`), else the fastest where somebody measured (`measured.py`), else the first. The choice is kept for the
+specification. Implementations of other packages come before ours: an entry point in `bedstone.kernels` names a `KernelExtension`.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+import statistics
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from bedstone.core.errors import CoreError, KernelError, UnknownNameError
-from bedstone.core.events import Event, emit
-from bedstone.core.registry import Registry
-from bedstone.kernels.policies import against_policy, changed, required_implementation
+from bedstone.kernels.choice import KernelChoice
+from bedstone.kernels.implementation import KernelImpl, KernelSpec, extensions
+from bedstone.kernels.measured import measured, remember
+from bedstone.kernels.pins import as_record, pin_of
+from bedstone.kernels.policies import (
+    against_policy,
+    changed,
+    current_policy,
+    is_strict,
+    measures_first,
+    required_implementation,
+)
+from bedstone.kernels.timing import by_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-Numerics = Literal["exact", "rounded", "approximate"]
-"""`exact`: products with the dequantized weight in float32 or wider, 1e-6, or of bfloat16 inputs as a dense layer of bfloat16 computes.
-`rounded`: 2e-4. `approximate`: by name only."""
+    Sample = Callable[[KernelSpec, Callable[..., torch.Tensor]], tuple[Any, ...]]
+    """Makes arguments for a specification; the second argument gives normal values of a shape."""
 
 _KEPT_CHOICES = 4096  # specifications of one operation whose choice is kept
 
-
-class KernelSpec(NamedTuple):
-    """What a choice depends on.
-
-    Attributes:
-        device: Type of the device, such as `cpu` or `cuda`.
-        dtype: Of the input; of what comes out where only a weight goes in.
-        inputs: Rows of x (M); 0 where only a weight goes in.
-        rows: Rows of the weight (N).
-        columns: Columns of the weight (K).
-    """
-
-    device: str
-    dtype: torch.dtype
-    inputs: int
-    rows: int
-    columns: int
-
-
-@dataclass(frozen=True)
-class KernelImpl:
-    """One implementation of an operation.
-
-    Attributes:
-        name: Such as `native` or `reference`.
-        call: Takes the operation's arguments, gives its result.
-        workspace: Of the same arguments: the bytes it needs besides them and the result.
-        unfit: Of a specification: why it cannot take it, in a sentence; empty when it can.
-        numerics: How exact it is.
-        deterministic: Whether the same inputs give the same bits.
-    """
-
-    name: str
-    call: Callable[..., Any]
-    workspace: Callable[..., int]
-    unfit: Callable[[KernelSpec], str] = lambda spec: ""  # noqa: ARG005 - plain torch takes everything
-    numerics: Numerics = "exact"
-    deterministic: bool = True
-
-
-@dataclass(frozen=True)
-class KernelExtension:
-    """An implementation that another package adds to an operation.
-
-    Attributes:
-        op: The operation, such as `linear_4bit`.
-        implementation: Its name must differ from those that the operation has.
-    """
-
-    op: str
-    implementation: KernelImpl
-
-
-extensions: Registry[KernelExtension] = Registry("kernel", "bedstone.kernels")
-"""What other packages add, by the name of the entry point; `extensions.add` does it by hand, and `forget_choices` lets it be seen."""
-
-
-@dataclass(frozen=True)
-class KernelChoice:
-    """What was chosen for a specification, and why not the others.
-
-    Attributes:
-        op: The operation.
-        spec: What it was chosen for.
-        name: Of the chosen implementation.
-        numerics: Its numerics.
-        rejected: Name and reason of each implementation that would have come before it.
-    """
-
-    op: str
-    spec: KernelSpec
-    name: str
-    numerics: Numerics
-    rejected: tuple[tuple[str, str], ...]
-
-    def __str__(self) -> str:
-        size = "x".join(str(value) for value in (self.spec.inputs, self.spec.rows, self.spec.columns) if value)
-        lines = [f"{self.op} on {self.spec.device}, {self.spec.dtype}, {size}: {self.name} ({self.numerics})"]
-        return "\n".join([*lines, *(f"  not {name}: {reason}" for name, reason in self.rejected)])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelFallback(Event):
-    """Operations take plain torch because what would be faster is not installed; told once for each reason.
-
-    Attributes:
-        implementation: What is missing.
-        reason: Why.
-        remedy: What to do about it.
-    """
-
-    name: ClassVar[str] = "kernel_fallback"
-    level: ClassVar[int] = logging.WARNING
-    implementation: str
-    reason: str
-    remedy: str
-
-    def message(self) -> str:
-        """Say it in a sentence."""
-        return f"Packed weights are computed in plain torch, not by {self.implementation}. {self.reason} {self.remedy}"
+Agreement = Literal["bits", "product", "values"]
+"""How implementations of an operation agree: to the `bits`; as the `product` of an input with a packed weight; in `values` and, where it
+can be differentiated, in gradients."""
 
 
 class KernelOp:
@@ -136,11 +48,23 @@ class KernelOp:
         name: Of the operation.
         describe: Of the operation's arguments, their specification.
         implementations: Best first; the last one takes everything.
+        samples: By name, functions that make arguments, for the conformance kit and for measurements; one for each kind of argument that
+            every implementation must take.
+        agreement: How its implementations agree.
     """
 
-    def __init__(self, name: str, describe: Callable[..., KernelSpec], *implementations: KernelImpl) -> None:
+    def __init__(
+        self,
+        name: str,
+        describe: Callable[..., KernelSpec],
+        *implementations: KernelImpl,
+        samples: Mapping[str, Sample] | None = None,
+        agreement: Agreement = "values",
+    ) -> None:
         self.name = name
         self.describe = describe
+        self.samples = samples or {}
+        self.agreement: Agreement = agreement
         self._own = implementations
         self._chosen: dict[KernelSpec, KernelImpl] = {}
         operations[name] = self
@@ -163,7 +87,7 @@ class KernelOp:
             KernelError: It failed; nothing else was tried.
         """
         spec = self.describe(*args)
-        chosen = self._chosen.get(spec) or self._choose(spec)
+        chosen = self._chosen.get(spec) or self._choose(spec, args)
         try:
             return chosen.call(*args)
         except (CoreError, torch.OutOfMemoryError):
@@ -176,7 +100,7 @@ class KernelOp:
     def workspace(self, *args: Any) -> int:
         """Return what the chosen implementation needs."""
         spec = self.describe(*args)
-        return (self._chosen.get(spec) or self._choose(spec)).workspace(*args)
+        return (self._chosen.get(spec) or self._choose(spec, None)).workspace(*args)
 
     def choice(self, spec: KernelSpec) -> KernelChoice:
         """Return what is chosen for a specification, with the reasons.
@@ -193,32 +117,79 @@ class KernelOp:
         """Choose anew from now on."""
         self._chosen.clear()
 
-    def _choose(self, spec: KernelSpec) -> KernelImpl:
+    def chosen(self) -> list[dict[str, Any]]:
+        """Return what was chosen so far, once a shape class, as plain values for JSON."""
+        classes = {spec.shape_class(): each.name for spec, each in self._chosen.items()}
+        return [{"op": self.name, "implementation": name, **as_record(spec)} for spec, name in classes.items()]
+
+    def _choose(self, spec: KernelSpec, args: tuple[Any, ...] | None) -> KernelImpl:
+        if args is not None and measures_first() and not measured(self.name, spec):
+            self._measure(spec, args)
         chosen = self._decided(spec)[1]
         if len(self._chosen) >= _KEPT_CHOICES:
             self._chosen.clear()
         self._chosen[spec] = chosen
         return chosen
 
-    def _decided(self, spec: KernelSpec) -> tuple[KernelChoice, KernelImpl]:
-        implementations = self.implementations
-        required = self._required(implementations)
-        rejected: list[tuple[str, str]] = []
-        for each in implementations:
-            reason = against_policy(each.name, each.numerics, required=required) or each.unfit(spec)
-            if not reason:
-                return KernelChoice(self.name, spec, each.name, each.numerics, tuple(rejected)), each
-            rejected.append((each.name, reason))
-        why = dict(rejected)[required]
-        message = f"{self.name} cannot take the required implementation {required!r}: {why}."
-        shapes = [(spec.inputs, spec.columns), (spec.rows, spec.columns)]
-        remedy = "Use the policy `auto`, or see `kernels.explain`."
-        raise KernelError(message, op=self.name, implementation=required, shapes=shapes, remedy=remedy)
+    def _measure(self, spec: KernelSpec, args: tuple[Any, ...]) -> None:
+        """Keep how long each implementation that may be taken needs for arguments."""
+        may = [
+            e
+            for e in self.implementations
+            if not against_policy(e.name, e.numerics, required="") and not e.cannot(spec)
+        ]
+        if len(may) > 1:
+            calls = {each.name: lambda call=each.call: call(*args) for each in may}
+            times = by_turns(calls, spec.device, rounds=5, seconds=0.5)
+            remember(self.name, spec, {name: statistics.median(found) for name, found in times.items()})
 
-    def _required(self, implementations: tuple[KernelImpl, ...]) -> str:
+    def _decided(self, spec: KernelSpec) -> tuple[KernelChoice, KernelImpl]:
+        required = pin_of(self.name, spec) or self._required()
+        times = {} if required else measured(self.name, spec)
+        ranked = sorted(self.implementations, key=lambda each: times.get(each.name, float("inf")))
+        rejected: dict[str, str] = {}
+        for each in ranked:
+            reason = against_policy(each.name, each.numerics, required=required) or each.cannot(spec)
+            if not reason:
+                return self._taken(each, spec, rejected, times), each
+            rejected[each.name] = reason
+        why = rejected.get(required, "there is none of that name")
+        raise self._refused(f"{self.name} cannot take the required implementation {required!r}: {why}.", required, spec)
+
+    def _taken(
+        self, taken: KernelImpl, spec: KernelSpec, rejected: dict[str, str], times: Mapping[str, float]
+    ) -> KernelChoice:
+        able = [each for each in self.implementations if each.name in rejected and not each.refuses(spec)]
+        wanted = next((each.name for each in able if each.lacks()), "")
+        if taken is self.reference and is_strict(current_policy()):
+            self._refuse_substitute(spec, rejected)
+        for each in self.implementations:  # those that would come first, had nobody measured
+            if each.name == taken.name:
+                break
+            if each.name in times and each.name not in rejected:
+                rejected[each.name] = (
+                    f"it took {times[each.name] * 1e3:.3g} ms here, {taken.name} {times[taken.name] * 1e3:.3g} ms"
+                )
+        return KernelChoice(self.name, spec, taken.name, taken.numerics, tuple(rejected.items()), wanted)
+
+    def _refuse_substitute(self, spec: KernelSpec, rejected: Mapping[str, str]) -> None:
+        """Raise if plain torch stands in for what runs on this device and cannot."""
+        for each in self.implementations[:-1]:
+            reason = rejected.get(each.name, "")
+            serves = not each.devices or spec.device in each.devices
+            if serves and reason and reason == each.cannot(spec):
+                message = f"{self.name} on {spec} would run in plain torch, since {each.name} cannot: {reason}."
+                raise self._refused(message, each.name, spec)
+
+    def _refused(self, message: str, implementation: str, spec: KernelSpec) -> KernelError:
+        shapes = [(spec.inputs, spec.columns), (spec.rows, spec.columns)]
+        remedy = f"The policy is `{current_policy()}`; with `auto` another one is taken. `kernels.explain` tells more."
+        return KernelError(message, op=self.name, implementation=implementation, shapes=shapes, remedy=remedy)
+
+    def _required(self) -> str:
         """The implementation that must be taken; an operation that has none of that name is free, unless nobody has."""
         required = required_implementation()
-        if not required or any(each.name == required for each in implementations):
+        if not required or any(each.name == required for each in self.implementations):
             return required
         known = {each.name for op in operations.values() for each in op.implementations}
         if required not in known:
@@ -235,8 +206,6 @@ class KernelOp:
 operations: dict[str, KernelOp] = {}
 """Every operation by name."""
 
-_told: set[str] = set()
-
 
 def forget_choices() -> None:
     """Choose anew from now on, in every operation."""
@@ -244,17 +213,13 @@ def forget_choices() -> None:
         each.forget()
 
 
-changed.append(forget_choices)
+def chosen_kernels() -> list[dict[str, Any]]:
+    """Return what every operation chose so far, once a shape class; `pinned` takes it again.
 
-
-def tell_fallback(implementation: str, reason: str, remedy: str) -> None:
-    """Emit `KernelFallback`, once a reason.
-
-    Args:
-        implementation: What is missing.
-        reason: Why.
-        remedy: What to do about it.
+    Returns:
+        Plain values for JSON: `op`, `implementation`, and the fields of `KernelSpec`.
     """
-    if reason not in _told:
-        _told.add(reason)
-        emit(KernelFallback(implementation=implementation, reason=reason, remedy=remedy))
+    return [record for op in operations.values() for record in op.chosen()]
+
+
+changed.append(forget_choices)

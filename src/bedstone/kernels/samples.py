@@ -1,38 +1,34 @@
-"""Arguments of every operation, made from a specification: what the conformance kit and the benchmark call implementations with."""
+"""Arguments of every operation, made from a specification: what the conformance kit and the benchmark call implementations with.
+
+An operation brings functions that make its arguments (`KernelOp.samples`), one for each way to pack a weight. Those of packed weights are alike
+but for how a weight is packed.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from bedstone.kernels import eightbit, fourbit, ternary
-from bedstone.kernels.policies import policy
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
-    from bedstone.kernels.registry import KernelSpec
+    from bedstone.kernels.implementation import KernelSpec
+    from bedstone.kernels.registry import KernelOp, Sample
 
-_BLOCK = 64
+    Packing = tuple[Callable[[KernelSpec], tuple[Any, ...]], Callable[..., tuple[Any, ...]]]
+    """How to quantize for a specification, beside the weight; and a packed weight's arguments, of a weight and a specification."""
 
-
-def packings(op: str) -> Sequence[str]:
-    """Return the ways to pack a weight that an operation on packed weights must take; one empty name for another operation.
-
-    >>> packings("linear_8bit")
-    ('int8', 'int8 in blocks', 'fp8', 'fp8 by tensor')
-    """
-    return next((tuple(ways) for part, ways in _PACKED.items() if f"_{part}" in op), ("",))
+Part = Literal["quantize", "dequantize", "linear", "input_grad"]
 
 
-def sample(op: str, spec: KernelSpec, packing: str = "", *, seed: int = 0) -> tuple[Any, ...]:
+def sample(op: KernelOp, spec: KernelSpec, kind: str = "", *, seed: int = 0) -> tuple[Any, ...]:
     """Return arguments for an operation.
 
     Args:
-        op: The operation's own name.
+        op: The operation.
         spec: Their specification. Of a weight that is quantized or dequantized, its size and dtype.
-        packing: One of `packings(op)`; empty for the first.
+        kind: One of `op.samples`; empty for the first.
         seed: Of the random values.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -40,62 +36,29 @@ def sample(op: str, spec: KernelSpec, packing: str = "", *, seed: int = 0) -> tu
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(spec.device, spec.dtype)
 
-    if op == "linear_cross_entropy":
-        labels = torch.randint(0, spec.rows, (spec.inputs,), generator=generator).to(spec.device)
-        hidden, weight = normal(spec.inputs, spec.columns), normal(spec.rows, spec.columns)
-        return (hidden, weight, None, labels, None, -100, 0.0, 0.0, 0.0, True, False)
-    format_ = next(part for part in _PACKED if f"_{part}" in op)
-    quantize, options = _PACKED[format_][packing or packings(op)[0]]
-    weight = normal(spec.rows, spec.columns)
-    if op.startswith("quantize"):
-        return (weight, *options(spec))
-    with policy("reference"):
-        packed = quantize(weight, spec)
-    if op.startswith("dequantize"):
-        return (*packed, spec.dtype)
-    if op.endswith("input_grad"):
-        return (normal(spec.inputs, spec.rows), *packed)
-    return (normal(spec.inputs, spec.columns), *packed, normal(spec.rows))
+    return op.samples[kind or next(iter(op.samples))](spec, normal)
 
 
-def _four(code: str, *, nested: bool = False) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    def quantize(weight: torch.Tensor, spec: KernelSpec) -> tuple[Any, ...]:
-        packed, absmax = fourbit.quantize_4bit(weight, _BLOCK, code)
-        scales = fourbit.quantize_absmax(absmax) if nested else (absmax, None, None)
-        return (packed, *scales, [spec.rows, spec.columns], _BLOCK, code)
+def packed_samples(part: Part, packings: Mapping[str, Packing]) -> dict[str, Sample]:
+    """Return the samples of an operation on packed weights.
 
-    return quantize, lambda spec: (_BLOCK, code)  # noqa: ARG005
-
-
-def _eight(
-    dtype: torch.dtype, *, block: int = 0, tensor: bool = False
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    def options(spec: KernelSpec) -> tuple[Any, ...]:
-        return (dtype, block or max(spec.columns, 1), tensor)
-
-    def quantize(weight: torch.Tensor, spec: KernelSpec) -> tuple[Any, ...]:
-        return (*eightbit.quantize_8bit(weight, *options(spec)), options(spec)[1])
-
-    return quantize, options
+    Args:
+        part: Which of a format's operations.
+        packings: By name, the ways to pack.
+    """
+    return {name: _maker(part, *packing) for name, packing in packings.items()}
 
 
-def _trits(*, block: int = 0, tensor: bool = False) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    def options(spec: KernelSpec) -> tuple[Any, ...]:
-        return (block or max(spec.columns, 1), tensor)
+def _maker(part: Part, options: Callable[..., tuple[Any, ...]], packed: Callable[..., tuple[Any, ...]]) -> Sample:
+    def make(spec: KernelSpec, normal: Callable[..., torch.Tensor]) -> tuple[Any, ...]:
+        weight = normal(spec.rows, spec.columns)
+        if part == "quantize":
+            return (weight, *options(spec))
+        arguments = packed(weight, spec)
+        if part == "dequantize":
+            return (*arguments, spec.dtype)
+        if part == "input_grad":
+            return (normal(spec.inputs, spec.rows), *arguments)
+        return (normal(spec.inputs, spec.columns), *arguments, normal(spec.rows))
 
-    def quantize(weight: torch.Tensor, spec: KernelSpec) -> tuple[Any, ...]:
-        return (*ternary.quantize_ternary(weight, *options(spec)), [spec.rows, spec.columns], options(spec)[0])
-
-    return quantize, options
-
-
-_PACKED = {
-    "4bit": {"nf4": _four("nf4"), "nf4, double": _four("nf4", nested=True), "fp4": _four("fp4")},
-    "8bit": {
-        "int8": _eight(torch.int8),
-        "int8 in blocks": _eight(torch.int8, block=_BLOCK),
-        "fp8": _eight(torch.float8_e4m3fn),
-        "fp8 by tensor": _eight(torch.float8_e5m2, tensor=True),
-    },
-    "ternary": {"ternary": _trits(tensor=True), "ternary by row": _trits(), "ternary in blocks": _trits(block=_BLOCK)},
-}
+    return make

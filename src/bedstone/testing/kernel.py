@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bedstone.kernels import KernelExtension, KernelImpl, KernelSpec, operation
-from bedstone.kernels.samples import packings, sample
+from bedstone.kernels.samples import sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from bedstone.kernels import KernelOp
 
 _SHAPES = ((1, 1, 2), (3, 5, 96), (1, 64, 576), (17, 33, 130), (2, 7, 65), (0, 4, 64), (300, 64, 256))
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -46,47 +48,44 @@ def check_kernel(extension: KernelExtension, *, device: str = "cpu") -> int:
     """
     op, made = operation(extension.op), extension.implementation
     taken = 0
-    for spec, packing in _cases(op.name, device):
-        reason = made.unfit(spec)
+    for spec, packing in _cases(op, device):
+        reason = made.cannot(spec)
         _require(isinstance(reason, str), f"`unfit` gave {reason!r} for {spec}; it must give text, empty if it can.")
         if reason:
             continue
         taken += 1
-        where = f"{op.name}, {packing or 'plain'}, {spec}"
-        arguments = sample(op.name, spec, packing)
-        _check_result(made, op.reference, op.name, arguments, where)
-        if _is_product(op.name) and spec.inputs:
+        where = f"{op.name}, {packing}, {spec}"
+        arguments = sample(op, spec, packing)
+        _check_result(made, op, arguments, where)
+        if op.agreement == "product" and spec.inputs:
             _check_strides(made, arguments, where)
             _check_not_finite(made, op.reference, arguments, where)
     _require(taken > 0, f"{made.name} refused every specification of {op.name} on {device}.")
     return taken
 
 
-def _cases(op: str, device: str) -> Iterator[tuple[KernelSpec, str]]:
-    for packing in packings(op):
+def _cases(op: KernelOp, device: str) -> Iterator[tuple[KernelSpec, str]]:
+    takes_inputs = op.agreement != "bits"
+    for packing in op.samples:
         for dtype in _DTYPES:
             for inputs, rows, columns in _SHAPES:
-                yield KernelSpec(device, dtype, inputs if _is_product(op) else 0, rows, columns), packing
+                yield KernelSpec(device, dtype, inputs if takes_inputs else 0, rows, columns), packing
 
 
-def _is_product(op: str) -> bool:
-    return op.startswith("linear_") and op != "linear_cross_entropy"
-
-
-def _check_result(made: KernelImpl, reference: KernelImpl, op: str, arguments: tuple[Any, ...], where: str) -> None:
+def _check_result(made: KernelImpl, op: KernelOp, arguments: tuple[Any, ...], where: str) -> None:
     needed = made.workspace(*arguments)
     _require(isinstance(needed, int) and needed >= 0, f"`workspace` gave {needed!r}; it must give bytes. ({where})")
     before = [value.clone() for value in arguments if isinstance(value, torch.Tensor)]
-    found, expected = _listed(made.call(*arguments)), _listed(reference.call(*arguments))
+    found, expected = _listed(made.call(*arguments)), _listed(op.reference.call(*arguments))
     for value, kept in zip((v for v in arguments if isinstance(v, torch.Tensor)), before, strict=True):
         _require(_same(value, kept), f"It changed an argument. ({where})")
     _require(len(found) == len(expected), f"It gave {len(found)} tensors, not {len(expected)}. ({where})")
     for ours, theirs in zip(found, expected, strict=True):
         alike = (ours.shape, ours.dtype, ours.device) == (theirs.shape, theirs.dtype, theirs.device)
         _require(alike, f"It gave {_told(ours)}, not {_told(theirs)}. ({where})")
-        if _is_product(op):
-            _check_near(made, ours, arguments, op, where)
-        elif op == "linear_cross_entropy":
+        if op.agreement == "product":
+            _check_near(made, ours, arguments, op.name, where)
+        elif op.agreement == "values":
             limit = 1e-4 * _NUMERICS[made.numerics] / _NUMERICS["exact"] + 4 * _ROUNDING[arguments[0].dtype]
             near = torch.allclose(ours.double(), theirs.double(), rtol=limit, atol=limit, equal_nan=True)
             _require(near, f"It is not near plain torch's. ({where})")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from bedstone.core.errors import InvalidConfigError, ShapeMismatchError
 from bedstone.kernels.cross_entropy import reference
+from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.library import Operation, define
-from bedstone.kernels.registry import KernelImpl, KernelOp, KernelSpec
+from bedstone.kernels.registry import KernelOp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _SMALL = 2**14  # what belongs to single rows
 
@@ -167,8 +171,19 @@ def _spec(hidden, weight, *rest):  # noqa: ANN001, ANN002, ANN202
     return KernelSpec(hidden.device.type, hidden.dtype, len(hidden), *weight.shape)
 
 
+def _sample(spec: KernelSpec, normal: Callable[..., torch.Tensor]) -> tuple[Any, ...]:
+    """Labels that are the same in every run, each fourth of them ignored."""
+    labels = (torch.arange(spec.inputs, device=spec.device) * 7919) % max(spec.rows, 1)
+    labels[3::4] = -100
+    hidden, weight = normal(spec.inputs, spec.columns), normal(spec.rows, spec.columns)
+    return (hidden, weight, None, labels, None, -100, 0.0, 0.0, 0.0, True, True)
+
+
 _implementations = KernelOp(
-    "linear_cross_entropy", _spec, KernelImpl("reference", reference.losses_and_gradients, _workspace)
+    "linear_cross_entropy",
+    _spec,
+    KernelImpl("reference", reference.losses_and_gradients, _workspace),
+    samples={"plain": _sample},
 )
 linear_cross_entropy_op = define(
     "linear_cross_entropy(Tensor hidden, Tensor weight, Tensor? bias, Tensor labels, Tensor? token_weights, int ignore_index, "

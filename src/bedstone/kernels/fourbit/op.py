@@ -7,9 +7,12 @@ import math
 import torch
 
 from bedstone.kernels.fourbit import native, reference
+from bedstone.kernels.fourbit.packings import PACKINGS
+from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.library import Operation, define, define_linear
-from bedstone.kernels.native.calls import native_first
-from bedstone.kernels.registry import KernelSpec
+from bedstone.kernels.native.calls import compiled
+from bedstone.kernels.registry import KernelOp
+from bedstone.kernels.samples import packed_samples
 from bedstone.kernels.tiles import computing_dtype, product_workspace, row_alignment
 
 _WEIGHT = (
@@ -110,23 +113,37 @@ def _spec_of_product(x, packed, absmax, nested_absmax, offset, shape, block_size
     return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *shape)
 
 
-_quantize = native_first(
-    "quantize_4bit", _spec_of_weight, (native.quantize, lambda *_: _SMALL), (reference.quantize, _quantize_workspace)
+_quantize = KernelOp(
+    "quantize_4bit",
+    _spec_of_weight,
+    compiled(native.quantize, lambda *_: _SMALL),
+    KernelImpl("reference", reference.quantize, _quantize_workspace),
+    samples=packed_samples("quantize", PACKINGS),
+    agreement="bits",
 )
-_dequantize = native_first(
+_dequantize = KernelOp(
     "dequantize_4bit",
     _spec_of_dense,
-    (native.dequantize, _native_dequantize_workspace),
-    (reference.dequantize, _dequantize_workspace),
+    compiled(native.dequantize, _native_dequantize_workspace),
+    KernelImpl("reference", reference.dequantize, _dequantize_workspace),
+    samples=packed_samples("dequantize", PACKINGS),
+    agreement="bits",
 )
-_linear = native_first(
-    "linear_4bit", _spec_of_product, (native.linear, _native_linear_workspace), (reference.linear, _linear_workspace)
+_linear = KernelOp(
+    "linear_4bit",
+    _spec_of_product,
+    compiled(native.linear, _native_linear_workspace),
+    KernelImpl("reference", reference.linear, _linear_workspace),
+    samples=packed_samples("linear", PACKINGS),
+    agreement="product",
 )
-_input_grad = native_first(
+_input_grad = KernelOp(
     "linear_4bit_input_grad",
     _spec_of_product,
-    (native.input_grad, _native_input_grad_workspace),
-    (reference.input_grad, _linear_workspace),
+    compiled(native.input_grad, _native_input_grad_workspace),
+    KernelImpl("reference", reference.input_grad, _linear_workspace),
+    samples=packed_samples("input_grad", PACKINGS),
+    agreement="product",
 )
 
 quantize_4bit = define(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bedstone.kernels.choice import tell_fallback
+from bedstone.kernels.implementation import KernelImpl
 from bedstone.kernels.native.library import DTYPES, library, status
-from bedstone.kernels.registry import KernelImpl, KernelOp, KernelSpec, tell_fallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,36 +14,26 @@ if TYPE_CHECKING:
 
     import torch
 
-    Body = tuple[Callable[..., Any], Callable[..., int]]
 
-
-def unfit(spec: KernelSpec) -> str:
-    """Return why the CPU library cannot take this, or nothing.
+def compiled(call: Callable[..., Any], workspace: Callable[..., int], **statements: Any) -> KernelImpl:
+    """Return an implementation that runs in the CPU library, under the name `native` unless another one is stated.
 
     Args:
-        spec: Of any operation.
+        call: Computes it in the library.
+        workspace: The bytes that it needs.
+        statements: Fields of `KernelImpl` that differ.
     """
-    if spec.device != "cpu":
-        return f"the compiled CPU library runs on cpu, not on {spec.device}"
-    if spec.dtype not in DTYPES:
-        return f"the compiled CPU library has no {spec.dtype}"
-    if library() is None:
-        found = status()
-        tell_fallback("the compiled CPU library", found.reason, found.remedy)
-        return f"{found.reason} {found.remedy}"
-    return ""
+    made = KernelImpl("native", call, workspace, devices=("cpu",), dtypes=tuple(DTYPES), missing=_missing)
+    return made.but(**statements)
 
 
-def native_first(name: str, describe: Callable[..., KernelSpec], native: Body, reference: Body) -> KernelOp:
-    """Return an operation that runs in the CPU library where that can take it, else in plain torch.
-
-    Args:
-        name: Of the operation.
-        describe: As for `KernelOp`.
-        native: What computes it in the library, and the bytes that it needs.
-        reference: The same in plain torch.
-    """
-    return KernelOp(name, describe, KernelImpl("native", *native, unfit), KernelImpl("reference", *reference))
+def _missing() -> str:
+    """Why the library does not run here; said out loud, since a user did not choose that."""
+    if library() is not None:
+        return ""
+    found = status()
+    tell_fallback("the compiled CPU library", found.reason, found.remedy)
+    return f"{found.reason} {found.remedy}"
 
 
 def pointer(tensor: torch.Tensor | None) -> int | None:

@@ -8,11 +8,14 @@ import torch
 
 from bedstone.kernels.blocks import blocks_in
 from bedstone.kernels.few_rows import int8_workspace, suits_int8_linear
+from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.layouts import TRITS_PER_CHUNK, trit_bytes
 from bedstone.kernels.library import Operation, define, define_linear
-from bedstone.kernels.native.calls import native_first
-from bedstone.kernels.registry import KernelSpec
+from bedstone.kernels.native.calls import compiled
+from bedstone.kernels.registry import KernelOp
+from bedstone.kernels.samples import packed_samples
 from bedstone.kernels.ternary import native, reference
+from bedstone.kernels.ternary.packings import PACKINGS
 from bedstone.kernels.tiles import computing_dtype, product_workspace, rows_in_tile
 
 _WEIGHT = "Tensor packed, Tensor scale, SymInt[] shape, int block_size"
@@ -131,26 +134,37 @@ def _spec_of_product(x, packed, scale, shape, block_size, bias=None):  # noqa: A
     return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *shape)
 
 
-_quantize = native_first(
+_quantize = KernelOp(
     "quantize_ternary",
     _spec_of_weight,
-    (native.quantize, _native_quantize_workspace),
-    (reference.quantize, _quantize_workspace),
+    compiled(native.quantize, _native_quantize_workspace),
+    KernelImpl("reference", reference.quantize, _quantize_workspace),
+    samples=packed_samples("quantize", PACKINGS),
+    agreement="bits",
 )
-_dequantize = native_first(
+_dequantize = KernelOp(
     "dequantize_ternary",
     _spec_of_dense,
-    (native.dequantize, _native_dequantize_workspace),
-    (reference.dequantize, _dequantize_workspace),
+    compiled(native.dequantize, _native_dequantize_workspace),
+    KernelImpl("reference", reference.dequantize, _dequantize_workspace),
+    samples=packed_samples("dequantize", PACKINGS),
+    agreement="bits",
 )
-_linear = native_first(
-    "linear_ternary", _spec_of_product, (native.linear, _native_linear_workspace), (reference.linear, _linear_workspace)
+_linear = KernelOp(
+    "linear_ternary",
+    _spec_of_product,
+    compiled(native.linear, _native_linear_workspace),
+    KernelImpl("reference", reference.linear, _linear_workspace),
+    samples=packed_samples("linear", PACKINGS),
+    agreement="product",
 )
-_input_grad = native_first(
+_input_grad = KernelOp(
     "linear_ternary_input_grad",
     _spec_of_product,
-    (native.input_grad, _native_input_grad_workspace),
-    (reference.input_grad, _input_grad_workspace),
+    compiled(native.input_grad, _native_input_grad_workspace),
+    KernelImpl("reference", reference.input_grad, _input_grad_workspace),
+    samples=packed_samples("input_grad", PACKINGS),
+    agreement="product",
 )
 
 quantize_ternary = define(
