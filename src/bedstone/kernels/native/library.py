@@ -17,7 +17,7 @@ import torch
 
 from bedstone.core.errors import UnknownNameError
 
-ABI = 1
+ABI = 2
 NAME = "libbedstone_cpu.so"
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The floating dtypes that the library reads and writes, by their number there."""
@@ -27,8 +27,9 @@ _PLACED = (_SIZE, _SIZE, _SIZE)  # row stride, block stride, block
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "quantize_4bit": (_POINTER, _INT, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER, _POINTER, _INT),
     "dequantize_4bit": (_POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _INT, _INT),
-    "linear_4bit": (
-        *(_POINTER, _INT, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
+    **dict.fromkeys(
+        ("linear_4bit", "linear_4bit_rounded"),
+        (_POINTER, _INT, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
     ),
     "dequantize_absmax": (_POINTER, _POINTER, ctypes.c_float, _POINTER, _SIZE, _POINTER, _INT),
     "quantize_int8": (_POINTER, _INT, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
@@ -38,7 +39,13 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     ),
     "quantize_ternary": (_POINTER, _INT, _SIZE, _SIZE, _POINTER, *_PLACED, _POINTER, _INT),
     "dequantize_ternary": (_POINTER, _POINTER, *_PLACED, _SIZE, _SIZE, _POINTER, _INT, _INT),
-    "linear_ternary": (_POINTER, _INT, _SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
+    "linear_int8_rounded": (
+        *(_POINTER, _INT, _SIZE, _POINTER, _POINTER, *_PLACED, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
+    ),
+    **dict.fromkeys(
+        ("linear_ternary", "linear_ternary_rounded", "linear_ternary_int8"),
+        (_POINTER, _INT, _SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
+    ),
 }
 
 
