@@ -11,7 +11,7 @@ from bedstone.kernels.eightbit import reference
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.native.calls import placed, pointer
 from bedstone.kernels.native.library import DTYPES, library
-from bedstone.kernels.native.rounded import GROUP
+from bedstone.kernels.native.rounded import GROUP, scratch_memory
 from bedstone.kernels.tiles import TiledWeight, multiplies_bfloat16, tiled_input_grad, tiled_linear
 
 FEW_INPUTS = 8
@@ -71,10 +71,10 @@ def linear_rounded(
     if not groups or codes.dtype is not torch.int8 or (bias is not None and bias.dtype != x.dtype):
         return linear(x, codes, absmax, block_size, bias)
     x, codes, absmax = x.contiguous(), codes.contiguous(), absmax.contiguous()
-    out = x.new_empty(*x.shape[:-1], rows)
+    out, inputs = x.new_empty(*x.shape[:-1], rows), x.numel() // columns
     library().bs_linear_int8_rounded(
-        *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, codes.data_ptr(), absmax.data_ptr()),
-        *(*placed(absmax), block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+        *(x.data_ptr(), DTYPES[x.dtype], inputs, codes.data_ptr(), absmax.data_ptr(), *placed(absmax), block_size),
+        *(rows, columns, pointer(bias), out.data_ptr(), scratch_memory(inputs, columns), torch.get_num_threads()),
     )
     return out
 

@@ -94,7 +94,7 @@ def _native_linear_workspace(x, codes, absmax, block_size, bias):  # noqa: ANN00
 def _rounded_linear_workspace(x, codes, absmax, block_size, bias):  # noqa: ANN001, ANN202
     if block_size % rounded.GROUP or codes.dtype != torch.int8:
         return _native_linear_workspace(x, codes, absmax, block_size, bias)
-    return rounded.workspace(math.prod(x.shape[:-1]), codes.shape[1], torch.get_num_threads()) + _SMALL
+    return rounded.workspace(math.prod(x.shape[:-1]), codes.shape[1]) + _SMALL
 
 
 def _native_input_grad_workspace(grad, codes, absmax, block_size):  # noqa: ANN001, ANN202

@@ -15,7 +15,7 @@ from bedstone.kernels.fourbit import reference
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.native.calls import pointer
 from bedstone.kernels.native.library import DTYPES, library
-from bedstone.kernels.native.rounded import GROUP
+from bedstone.kernels.native.rounded import GROUP, scratch_memory
 from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
 
 FEW_INPUTS = 8
@@ -111,10 +111,10 @@ def linear_rounded(
         return linear(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias)
     scales = dequantize_absmax(absmax, nested_absmax, offset).contiguous()
     x, packed = x.contiguous(), packed.contiguous()
-    out = x.new_empty(*x.shape[:-1], rows)
+    out, inputs = x.new_empty(*x.shape[:-1], rows), x.numel() // columns
     library().bs_linear_4bit_rounded(
-        *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, packed.data_ptr(), scales.data_ptr(), _table(code)),
-        *(block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+        *(x.data_ptr(), DTYPES[x.dtype], inputs, packed.data_ptr(), scales.data_ptr(), _table(code), block_size),
+        *(rows, columns, pointer(bias), out.data_ptr(), scratch_memory(inputs, columns), torch.get_num_threads()),
     )
     return out
 

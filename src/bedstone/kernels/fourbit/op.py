@@ -97,7 +97,7 @@ def _native_linear_workspace(x, packed, absmax, nested_absmax, offset, shape, bl
 def _rounded_linear_workspace(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias):  # noqa: ANN001, ANN202
     if block_size % rounded.GROUP:
         return _native_linear_workspace(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias)
-    needed = rounded.workspace(math.prod(x.shape[:-1]), shape[1], torch.get_num_threads())
+    needed = rounded.workspace(math.prod(x.shape[:-1]), shape[1])
     return needed + _scale_bytes(absmax, nested_absmax)
 
 

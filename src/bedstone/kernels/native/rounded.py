@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bedstone.kernels.native.library import status
-from bedstone.kernels.tiles import multiplies_bfloat16
+from bedstone.kernels.native.library import library, status
+from bedstone.kernels.tiles import multiplies_bfloat16, scratch
 
 if TYPE_CHECKING:
     from bedstone.kernels.implementation import KernelSpec
@@ -20,7 +20,6 @@ GROUP = 64
 """Columns of x that are rounded together."""
 FEW_ROWS = 16
 """Rows of x up to which no panel is unpacked."""
-_BATCH, _STRIP, _DEEP = 512, 64, 8  # as in rounded.h: rows of x, rows of the weight, groups of columns at a time
 
 
 def unfit(spec: KernelSpec) -> str:
@@ -40,20 +39,24 @@ def unfit(spec: KernelSpec) -> str:
     return ""
 
 
-def workspace(inputs: int, columns: int, threads: int) -> int:
-    """Return the bytes that a rounded product needs.
+def workspace(inputs: int, columns: int) -> int:
+    """Return the bytes that a rounded product takes with the threads that torch uses.
 
     Args:
         inputs: Rows of x.
         columns: Of the weight.
-        threads: At most.
-
-    >>> workspace(1, 4096, 1)
-    24832
     """
-    groups = columns // GROUP
+    few = inputs * (4 * columns // GROUP + 2 * columns) + 4 * columns
+    return few if inputs <= FEW_ROWS else library().bs_rounded_scratch(inputs, columns, torch.get_num_threads())
+
+
+def scratch_memory(inputs: int, columns: int) -> int | None:
+    """Return the address of kept memory for a product of many rows; of few rows there is none.
+
+    Args:
+        inputs: Rows of x.
+        columns: Of the weight.
+    """
     if inputs <= FEW_ROWS:
-        return inputs * (4 * groups + 2 * columns) + 4 * columns
-    rows = -(-min(inputs, _BATCH) // 4) * 4
-    a_thread = _STRIP * _DEEP * (GROUP * 2 + 4) + 4 * rows * _STRIP + 6 * columns
-    return rows * (2 * columns + 4 * groups) + threads * a_thread
+        return None
+    return scratch(workspace(inputs, columns), torch.uint8, torch.device("cpu"), "rounded").data_ptr()

@@ -13,6 +13,7 @@ from bedstone.kernels import layouts
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.native.calls import placed, pointer
 from bedstone.kernels.native.library import DTYPES, library
+from bedstone.kernels.native.rounded import GROUP, scratch_memory
 from bedstone.kernels.ternary import reference
 from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
 
@@ -69,7 +70,9 @@ def linear_rounded(
     """As `reference.linear`, with each row of x rounded to 15 bits; with one scale a block exactly."""
     if not _is_plain(x, scale, bias):
         return linear(x, packed, scale, shape, block_size, bias)
-    return _multiplied(library().bs_linear_ternary_rounded, x, packed, scale, shape, bias)
+    inputs = x.numel() // shape[1]
+    panel = scratch_memory(inputs, shape[1]) if shape[1] % GROUP == 0 else None
+    return _multiplied(library().bs_linear_ternary_rounded, x, packed, scale, shape, bias, panel)
 
 
 def linear_int8(
@@ -98,13 +101,14 @@ def _multiplied(
     scale: torch.Tensor,
     shape: list[int],
     bias: torch.Tensor | None,
+    *scratch: int | None,
 ) -> torch.Tensor:
     rows, columns = shape
     x, packed, scale = x.contiguous(), packed.contiguous(), scale.contiguous()
     out = x.new_empty(*x.shape[:-1], rows)
     function(
         *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, packed.data_ptr(), scale.data_ptr(), placed(scale)[0]),
-        *(rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+        *(rows, columns, pointer(bias), out.data_ptr(), *scratch, torch.get_num_threads()),
     )
     return out
 

@@ -120,7 +120,7 @@ def _digits_workspace(x, packed, scale, shape, block_size, bias):  # noqa: ANN00
     if scale.shape[1] > 1:
         return _native_linear_workspace(x, packed, scale, shape, block_size, bias)
     inputs, columns = math.prod(x.shape[:-1]), shape[1]
-    panel = rounded.workspace(inputs, columns, torch.get_num_threads()) if columns % rounded.GROUP == 0 else 0
+    panel = rounded.workspace(inputs, columns) if columns % rounded.GROUP == 0 else 0
     chunks = 128 * (-(-columns // 128))
     digits = 2 * inputs * chunks + torch.get_num_threads() * (256 * inputs + 4 * columns) + 12 * inputs
     return max(panel, digits) + _SMALL

@@ -133,8 +133,8 @@ struct Int8Words {
 };
 
 void linear_int8_rounded(const void* x, int dtype, int64_t inputs, const BsEightBit* weight, int64_t rows, int64_t columns,
-                         const void* bias, void* out, int threads) {
-  linear_rounded<Int8Words>(x, dtype, inputs, *weight, rows, columns, bias, out, threads);
+                         const void* bias, void* out, void* scratch, int threads) {
+  linear_rounded<Int8Words>(x, dtype, inputs, *weight, rows, columns, bias, out, scratch, threads);
 }
 
 }  // namespace

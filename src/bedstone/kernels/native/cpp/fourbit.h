@@ -199,8 +199,8 @@ struct FourBitWords {
 };
 
 void linear_4bit_rounded(const void* x, int dtype, int64_t inputs, const BsFourBit* weight, int64_t rows, int64_t columns,
-                         const void* bias, void* out, int threads) {
-  linear_rounded<FourBitWords>(x, dtype, inputs, *weight, rows, columns, bias, out, threads);
+                         const void* bias, void* out, void* scratch, int threads) {
+  linear_rounded<FourBitWords>(x, dtype, inputs, *weight, rows, columns, bias, out, scratch, threads);
 }
 
 }  // namespace

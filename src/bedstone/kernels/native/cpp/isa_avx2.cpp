@@ -15,6 +15,7 @@ const Kernels bs_avx2 = {
     quantize_ternary,
     dequantize_ternary,
     linear_ternary,
+    rounded_scratch,
     linear_4bit_rounded,
     linear_int8_rounded,
     linear_ternary_rounded,

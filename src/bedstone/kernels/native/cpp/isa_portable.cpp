@@ -14,6 +14,7 @@ const Kernels bs_portable = {
     quantize_ternary,
     dequantize_ternary,
     linear_ternary,
+    rounded_scratch,
     linear_4bit_rounded,
     linear_int8_rounded,
     linear_ternary_rounded,

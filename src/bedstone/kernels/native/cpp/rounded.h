@@ -11,6 +11,10 @@
 //   group(row, g, out)   64 words of a row
 //   scale(row, g)        what their sum is multiplied by, but for the unit
 #pragma once
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
 #include "rows.h"
 #include "words.h"
 
@@ -150,56 +154,82 @@ inline void panel_product(const int32_t* x, const float* x_scales, int64_t x_str
   }
 }
 
+// Where everything lies in the scratch memory, which the caller provides; what follows `shared` is there once a thread.
+struct Scratch {
+  Scratch(int64_t inputs, int64_t columns)
+      : tiles((std::min(inputs, BATCH) + TALL - 1) / TALL), pairs(tiles * TALL * columns / 2), x_scales(tiles * TALL * columns / GROUP),
+        panel(STRIP * DEEP * PAIRS), scales(STRIP * DEEP), sums(tiles * TALL * STRIP), wide(columns), row(columns / 2) {}
+  int64_t shared() const { return pairs + x_scales; }
+  int64_t a_thread() const { return panel + scales + sums + wide + row; }
+
+  int64_t tiles, pairs, x_scales, panel, scales, sums, wide, row;  // all but the first in 4 bytes
+};
+
 // TALL rows of x, rounded, pair by pair beside each other; rows past the end are zero.
 template <class Format>
-void round_tile(const void* x, int dtype, int64_t first, int64_t inputs, int64_t columns, int32_t* out, float* scales) {
+void round_tile(const void* x, int dtype, int64_t first, int64_t inputs, int64_t columns, int32_t* out, float* scales, float* wide,
+                int16_t* row) {
   const int64_t groups = columns / GROUP;
-  std::vector<int16_t> row(columns);
-  std::vector<float> wide(dtype == FLOAT32 ? 0 : columns);
   for (int m = 0; m < TALL; m++) {
     const float* xm = (const float*)x + (first + m) * columns;
     if (first + m >= inputs) {
-      std::fill(row.begin(), row.end(), (int16_t)0), std::fill(scales + m * groups, scales + (m + 1) * groups, 0.0f);
+      std::fill(row, row + columns, (int16_t)0), std::fill(scales + m * groups, scales + (m + 1) * groups, 0.0f);
     } else {
-      if (dtype != FLOAT32) widen(x, dtype, (first + m) * columns, columns, wide.data()), xm = wide.data();
-      round_row<Format>(xm, groups, Format::panel, row.data(), scales + m * groups);
+      if (dtype != FLOAT32) widen(x, dtype, (first + m) * columns, columns, wide), xm = wide;
+      round_row<Format>(xm, groups, Format::panel, row, scales + m * groups);
     }
-    for (int64_t k = 0; k < columns / 2; k++) std::memcpy(out + k * TALL + m, row.data() + 2 * k, 4);
+    for (int64_t k = 0; k < columns / 2; k++) std::memcpy(out + k * TALL + m, row + 2 * k, 4);
   }
+}
+
+// STRIP rows of the weight with all rounded rows of x.
+template <class Format>
+void strip_product(const Format& weight, int64_t first, int64_t rows, int64_t groups, const Scratch& size, const int32_t* pairs,
+                   const float* x_scales, int32_t* panel, float* scales, float* sums) {
+  std::fill(sums, sums + size.sums, 0.0f);
+  for (int64_t g = 0; g < groups; g += DEEP) {
+    const int64_t deep = std::min(DEEP, groups - g);
+    fill_panel(weight, first, rows, g, deep, panel, scales);
+    for (int64_t t = 0; t < size.tiles; t++)
+      for (int64_t part = 0; part < STRIP / WIDE; part++)
+        panel_product(pairs + (t * groups + g) * PAIRS * TALL, x_scales + t * TALL * groups + g, groups,
+                      panel + part * DEEP * PAIRS * WIDE, scales + part * DEEP * WIDE, deep, sums + t * TALL * STRIP + part * WIDE);
+  }
+}
+
+inline int thread_number() {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
 }
 
 template <class Format, class Weight>
 void linear_rounded_many(const void* x, int dtype, int64_t inputs, const Weight& q, int64_t rows, int64_t columns,
-                         const void* bias, void* out, int threads) {
+                         const void* bias, void* out, void* scratch, int threads) {
   const int64_t groups = columns / GROUP, item = dtype == FLOAT32 ? 4 : 2;
   const Format weight(q, columns, Format::panel);
-  const int64_t tiles_at_most = (std::min(inputs, BATCH) + TALL - 1) / TALL;
-  int32_t* pairs = (int32_t*)kept((size_t)(tiles_at_most * TALL * (columns / 2 + groups)));
-  float* x_scales = (float*)(pairs + tiles_at_most * TALL * columns / 2);
+  const Scratch all_at_most(inputs, columns);
+  int32_t* pairs = (int32_t*)scratch;
+  float* x_scales = (float*)(pairs + all_at_most.pairs);
   for (int64_t start = 0; start < inputs; start += BATCH) {
-    const int64_t count = std::min(BATCH, inputs - start), tiles = (count + TALL - 1) / TALL;
+    const int64_t count = std::min(BATCH, inputs - start);
+    const Scratch size(count, columns);
     const void* from = (const char*)x + start * columns * item;
     void* to = (char*)out + start * rows * item;
     const bool split = threads > 1 && rows * columns * count / 8 >= SERIAL;
 #pragma omp parallel num_threads(threads) if (split)
     {
+      int32_t* panel = (int32_t*)scratch + all_at_most.shared() + thread_number() * all_at_most.a_thread();
+      float *scales = (float*)(panel + size.panel), *sums = scales + size.scales, *wide = sums + all_at_most.sums;
+      int16_t* row = (int16_t*)(wide + columns);
 #pragma omp for schedule(static)
-      for (int64_t t = 0; t < tiles; t++)
-        round_tile<Format>(from, dtype, t * TALL, count, columns, pairs + t * TALL * columns / 2, x_scales + t * TALL * groups);
-      std::vector<int32_t> panel(STRIP * DEEP * PAIRS);
-      std::vector<float> scales(STRIP * DEEP), sums(tiles * TALL * STRIP);
+      for (int64_t t = 0; t < size.tiles; t++)
+        round_tile<Format>(from, dtype, t * TALL, count, columns, pairs + t * TALL * columns / 2, x_scales + t * TALL * groups, wide, row);
 #pragma omp for schedule(dynamic, 1)
       for (int64_t n = 0; n < rows; n += STRIP) {
-        std::fill(sums.begin(), sums.end(), 0.0f);
-        for (int64_t g = 0; g < groups; g += DEEP) {
-          const int64_t deep = std::min(DEEP, groups - g);
-          fill_panel(weight, n, rows, g, deep, panel.data(), scales.data());
-          for (int64_t t = 0; t < tiles; t++)
-            for (int64_t part = 0; part < STRIP / WIDE; part++)
-              panel_product(pairs + (t * groups + g) * PAIRS * TALL, x_scales + t * TALL * groups + g, groups,
-                            panel.data() + part * DEEP * PAIRS * WIDE, scales.data() + part * DEEP * WIDE, deep,
-                            sums.data() + t * TALL * STRIP + part * WIDE);
-        }
+        strip_product(weight, n, rows, groups, size, pairs, x_scales, panel, scales, sums);
         for (int64_t m = 0; m < count; m++)
           for (int64_t i = 0; i < std::min(STRIP, rows - n); i++)
             put(to, dtype, m * rows + n + i, sums[m * STRIP + i] + (bias ? one(bias, dtype, n + i) : 0.0f));
@@ -210,11 +240,17 @@ void linear_rounded_many(const void* x, int dtype, int64_t inputs, const Weight&
 
 constexpr int64_t ROUNDED_FEW = 16;  // rows of x up to which unpacking a panel costs more than it brings
 
+// Bytes that the product of many rows takes from its caller; of few rows none.
+inline int64_t rounded_scratch(int64_t inputs, int64_t columns, int threads) {
+  const Scratch size(inputs, columns);
+  return inputs <= ROUNDED_FEW ? 0 : 4 * (size.shared() + threads * size.a_thread());
+}
+
 template <class Format, class Weight>
 void linear_rounded(const void* x, int dtype, int64_t inputs, const Weight& q, int64_t rows, int64_t columns, const void* bias,
-                    void* out, int threads) {
-  auto run = inputs <= ROUNDED_FEW ? linear_rounded_few<Format, Weight> : linear_rounded_many<Format, Weight>;
-  run(x, dtype, inputs, q, rows, columns, bias, out, threads);
+                    void* out, void* scratch, int threads) {
+  if (inputs <= ROUNDED_FEW) linear_rounded_few<Format>(x, dtype, inputs, q, rows, columns, bias, out, threads);
+  else linear_rounded_many<Format>(x, dtype, inputs, q, rows, columns, bias, out, scratch, threads);
 }
 
 }  // namespace

@@ -170,9 +170,9 @@ struct TernaryWords {
 };
 
 void linear_ternary_rounded(const void* x, int dtype, int64_t inputs, const BsTernary* weight, int64_t rows, int64_t columns,
-                            const void* bias, void* out, int threads) {
+                            const void* bias, void* out, void* scratch, int threads) {
   if (inputs > ROUNDED_FEW && columns % GROUP == 0)
-    return linear_rounded_many<TernaryWords>(x, dtype, inputs, *weight, rows, columns, bias, out, threads);
+    return linear_rounded_many<TernaryWords>(x, dtype, inputs, *weight, rows, columns, bias, out, scratch, threads);
   linear_ternary_digits<2>(x, dtype, inputs, weight, rows, columns, bias, out, threads);
 }
 
