@@ -45,7 +45,9 @@ for _ in range(150):
     for module, arguments in ((fourbit, four), (eightbit, eight), (ternary, three)):
         module.native.dequantize(*arguments, dtype)
         module.native.linear(x, *arguments, random.choice([bias, None]))
+        module.native.linear_rounded(x, *arguments, random.choice([bias, None]))
         module.native.input_grad(grad, *arguments)
+    ternary.native.linear_int8(x, *three, bias)
 print("done")
 """
 
