@@ -95,12 +95,21 @@ void check(int64_t rows, int64_t columns, int64_t block, int64_t inputs, int dty
     });
     near("linear_4bit", a, b, inputs * rows, dtype, size);
   }
+  for (int per_tensor : {1, 0})
+    for (int kind : {1, 2}) {
+      auto [qf, rf] = both([&](const Kernels& k) {
+        std::vector<uint8_t> codes(count);
+        k.quantize_8bit(weight.data(), dtype, rows, columns, per_tensor ? columns : block, kind, per_tensor, codes.data(), scales.data(), 2);
+        return codes;
+      });
+      same("quantize_8bit to float8", qf, rf);
+    }
   auto [q8, r8] = both([&](const Kernels& k) {
     std::vector<uint8_t> codes(count);
-    k.quantize_int8(weight.data(), dtype, rows, columns, block, codes.data(), scales.data(), 2);
+    k.quantize_8bit(weight.data(), dtype, rows, columns, block, 0, 0, codes.data(), scales.data(), 2);
     return codes;
   });
-  same("quantize_int8", q8, r8);
+  same("quantize_8bit", q8, r8);
   for (int kind = 0; kind < 3; kind++) {
     const BsEightBit w8 = {q8.data(), scales.data(), per_row, 1, block, kind};
     auto [d, e] = both([&](const Kernels& k) {
@@ -160,6 +169,9 @@ void check(int64_t rows, int64_t columns, int64_t block, int64_t inputs, int dty
   };
   rounded("linear_4bit_rounded", [&](const Kernels& k, void* out) {
     k.linear_4bit_rounded(x.data(), dtype, inputs, &w4, rows, columns, bias.data(), out, scratch.data(), 2);
+  });
+  rounded("linear_4bit_int8", [&](const Kernels& k, void* out) {
+    k.linear_4bit_int8(x.data(), dtype, inputs, &w4, rows, columns, bias.data(), out, 2);
   });
   rounded("linear_int8_rounded", [&](const Kernels& k, void* out) {
     k.linear_int8_rounded(x.data(), dtype, inputs, &w8, rows, columns, bias.data(), out, scratch.data(), 2);
