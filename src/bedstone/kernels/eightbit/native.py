@@ -25,7 +25,7 @@ def quantize(
     weight = weight.detach().contiguous()
     rows, columns = weight.shape
     block_size = columns if per_tensor else block_size
-    codes = torch.empty(rows, columns, dtype=code_dtype)
+    codes = empty_output([rows, columns], code_dtype, weight.device)
     absmax = torch.empty((1, 1) if per_tensor else (rows, -(-columns // block_size)), dtype=torch.float32)
     library().bs_quantize_8bit(
         *(weight.data_ptr(), DTYPES[weight.dtype], rows, columns, block_size, KINDS[code_dtype], per_tensor),

@@ -26,7 +26,7 @@ def quantize(weight: torch.Tensor, block_size: int, code: str) -> tuple[torch.Te
     """As `reference.quantize`."""
     weight = weight.detach().contiguous()
     count = weight.numel()
-    packed = torch.empty(-(-count // 2), dtype=torch.uint8)
+    packed = empty_output([-(-count // 2)], torch.uint8, weight.device)
     absmax = torch.empty(-(-count // block_size), dtype=torch.float32)
     midpoints, codes = _search(code)
     library().bs_quantize_4bit(

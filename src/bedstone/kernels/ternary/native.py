@@ -26,7 +26,7 @@ def quantize(weight: torch.Tensor, block_size: int, per_tensor: bool) -> tuple[t
     weight = weight.detach()
     rows, columns = weight.shape
     inverse = reference.inverse_scale(weight, block_size, per_tensor)
-    packed = torch.empty(rows, layouts.trit_bytes(columns), dtype=torch.uint8)
+    packed = empty_output([rows, layouts.trit_bytes(columns)], torch.uint8, weight.device)
     weight = weight.contiguous()
     library().bs_quantize_ternary(
         *(weight.data_ptr(), DTYPES[weight.dtype], rows, columns, inverse.data_ptr(), *placed(inverse)),

@@ -11,14 +11,16 @@ struct Search {
   V first;
   Table second, third, fourth;
   explicit Search(const float* m) {
-    float t2[16] = {m[3], m[11]}, t3[16] = {m[1], m[5], m[9], m[13]}, t4[16] = {m[0], m[2], m[4], m[6], m[8], m[10], m[12], m[14]};
+    float t2[16] = {m[3], m[11], m[3], m[11], m[3], m[11], m[3], m[11]};
+    float t3[16] = {m[1], m[5], m[9], m[13], m[1], m[5], m[9], m[13]};
+    float t4[16] = {m[0], m[2], m[4], m[6], m[8], m[10], m[12], m[14]};
     first = all(m[7]);
     second = table(t2), third = table(t3), fourth = table(t4);
   }
   Codes rank(V x) const {
     Codes k = twice_plus_above(zero_codes(), x, first);
-    k = twice_plus_above(k, x, lookup8(second, k));
-    k = twice_plus_above(k, x, lookup8(third, k));
+    k = twice_plus_above(k, x, lookup4(second, k));
+    k = twice_plus_above(k, x, lookup4(third, k));
     return twice_plus_above(k, x, lookup8(fourth, k));
   }
 };
@@ -52,6 +54,8 @@ void quantize_4bit(const void* weight, int dtype, int64_t count, int64_t block, 
   float as_floats[16];
   std::memcpy(as_floats, codes, sizeof as_floats);
   const Table code_of = table(as_floats);
+  bool sorted = true;  // then a rank is its code
+  for (int i = 0; i < 16; i++) sorted = sorted && codes[i] == i;
   in_parallel((count + block - 1) / block, 64, count, threads, [&](int64_t from, int64_t to) {
     std::vector<float> wide(dtype == FLOAT32 ? 0 : std::min(block, count));
     std::vector<uint8_t> found(std::min(block, count) + W);
@@ -66,11 +70,19 @@ void quantize_4bit(const void* weight, int dtype, int64_t count, int64_t block, 
       float inverse = 1.0f / (most == most ? std::max(most, SMALLEST) : most);
       int64_t i = 0;
       if (whole)
-        for (; i + W <= size; i += W) store_bytes(found.data() + i, lookup_bits(code_of, search.rank(load(w + i) * all(inverse))));
+        for (; i + 32 <= size; i += 32) {
+          Codes k[32 / W];
+          for (int j = 0; j < 32 / W; j++) {
+            k[j] = search.rank(load(w + i + j * W) * all(inverse));
+            if (!sorted) k[j] = lookup_bits(code_of, k[j]);
+          }
+          store_32_bytes(found.data() + i, k);
+        }
       for (; i < size; i++) found[i] = (uint8_t)codes[rank_of(whole ? w[i] * inverse : w[i] / most, midpoints)];
       if (size & 1) found[size] = (uint8_t)codes[rank_of(0.0f, midpoints)];
       uint8_t* out = packed + start / 2;
-      for (i = 0; i < (size + 1) / 2; i++) out[i] = (uint8_t)(found[2 * i] << 4 | found[2 * i + 1]);
+      for (i = 0; i + 32 <= size / 2; i += 32) pack_64_nibbles(found.data() + 2 * i, out + i);
+      for (; i < (size + 1) / 2; i++) out[i] = (uint8_t)(found[2 * i] << 4 | found[2 * i + 1]);
     }
   });
 }

@@ -49,6 +49,7 @@ inline V as_float(Codes a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline Codes nearest(V a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline void store_bytes(uint8_t* p, Codes a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a.v)); }
 inline void store_ints(int32_t* p, Codes a) { _mm512_storeu_si512(p, a.v); }
+inline void store_32_bytes(uint8_t* p, const Codes* c) { store_bytes(p, c[0]), store_bytes(p + 16, c[1]); }
 inline Codes twice_plus_above(Codes k, V a, V threshold) {
   Codes two = {_mm512_add_epi32(k.v, k.v)};
   __mmask16 above = _mm512_cmp_ps_mask(a.v, threshold.v, _CMP_GT_OQ);
@@ -57,6 +58,7 @@ inline Codes twice_plus_above(Codes k, V a, V threshold) {
 inline Table table(const float* t) { return {_mm512_loadu_ps(t)}; }
 inline V lookup(Table t, Codes k) { return {_mm512_permutexvar_ps(k.v, t.v)}; }
 inline V lookup8(Table t, Codes k) { return lookup(t, k); }
+inline V lookup4(Table t, Codes k) { return lookup(t, k); }
 inline Codes lookup_bits(Table t, Codes k) { return {_mm512_castps_si512(lookup(t, k).v)}; }
 inline void store_pairs(float* p, V even, V odd) {
   const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -129,6 +131,12 @@ template <int N> inline Codes right(Codes a) { return {_mm256_srli_epi32(a.v, N)
 inline V as_float(Codes a) { return {_mm256_cvtepi32_ps(a.v)}; }
 inline Codes nearest(V a) { return {_mm256_cvtps_epi32(a.v)}; }
 inline void store_ints(int32_t* p, Codes a) { _mm256_storeu_si256((__m256i*)p, a.v); }
+// 32 values from -128 to 127, or from 0 to 127.
+inline void store_32_bytes(uint8_t* p, const Codes* c) {
+  const __m256i low = _mm256_packs_epi32(c[0].v, c[1].v), high = _mm256_packs_epi32(c[2].v, c[3].v);
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256((__m256i*)p, _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order));
+}
 inline void store_bytes(uint8_t* p, Codes a) {
   const __m256i first = _mm256_set1_epi32(0x0c080400), order = _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4);
   __m256i packed = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(a.v, first), order);
@@ -140,6 +148,7 @@ inline Codes twice_plus_above(Codes k, V a, V threshold) {
 }
 inline Table table(const float* t) { return {_mm256_loadu_ps(t), _mm256_loadu_ps(t + 8)}; }
 inline V lookup8(Table t, Codes k) { return {_mm256_permutevar8x32_ps(t.low, k.v)}; }
+inline V lookup4(Table t, Codes k) { return {_mm256_permutevar_ps(t.low, k.v)}; }  // of a table that repeats after 4
 inline V lookup(Table t, Codes k) {
   __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(k.v, 28));  // bit 3 of the code, as the sign that blendv reads
   return {_mm256_blendv_ps(_mm256_permutevar8x32_ps(t.low, k.v), _mm256_permutevar8x32_ps(t.high, k.v), upper)};
@@ -216,6 +225,10 @@ template <> inline Codes right<0>(Codes a) { return a; }
 inline V as_float(Codes a) { return {vcvtq_f32_s32(a.v)}; }
 inline Codes nearest(V a) { return {vcvtnq_s32_f32(a.v)}; }
 inline void store_ints(int32_t* p, Codes a) { vst1q_s32(p, a.v); }
+inline void store_bytes(uint8_t* p, Codes a);
+inline void store_32_bytes(uint8_t* p, const Codes* c) {
+  for (int i = 0; i < 32 / W; i++) store_bytes(p + i * W, c[i]);
+}
 inline void store_bytes(uint8_t* p, Codes a) {
   int32_t lanes[4];
   vst1q_s32(lanes, a.v);
@@ -235,6 +248,7 @@ inline V lookup(Table t, Codes k) {
   return {vreinterpretq_f32_u8(vqtbl4q_u8(t.v, vreinterpretq_u8_u32(index)))};
 }
 inline V lookup8(Table t, Codes k) { return lookup(t, k); }
+inline V lookup4(Table t, Codes k) { return lookup(t, k); }
 inline Codes lookup_bits(Table t, Codes k) { return {vreinterpretq_s32_f32(lookup(t, k).v)}; }
 inline void store_pairs(float* p, V even, V odd) { vst2q_f32(p, (float32x4x2_t{{even.v, odd.v}})); }
 inline void load_pairs(const float* p, V& even, V& odd) {
@@ -288,6 +302,9 @@ inline V as_float(Codes a) { V r; BS_EACH r.v[i] = (float)a.v[i]; return r; }
 inline Codes nearest(V a) { Codes r; BS_EACH r.v[i] = (int32_t)std::nearbyint(a.v[i]); return r; }
 inline void store_bytes(uint8_t* p, Codes a) { BS_EACH p[i] = (uint8_t)a.v[i]; }
 inline void store_ints(int32_t* p, Codes a) { std::memcpy(p, a.v, sizeof a.v); }
+inline void store_32_bytes(uint8_t* p, const Codes* c) {
+  for (int i = 0; i < 32 / W; i++) store_bytes(p + i * W, c[i]);
+}
 inline Codes twice_plus_above(Codes k, V a, V threshold) {
   BS_EACH k.v[i] = 2 * k.v[i] + (a.v[i] > threshold.v[i]);
   return k;
@@ -295,6 +312,7 @@ inline Codes twice_plus_above(Codes k, V a, V threshold) {
 inline Table table(const float* t) { Table r; std::memcpy(r.v, t, sizeof r.v); return r; }
 inline V lookup(Table t, Codes k) { V r; BS_EACH r.v[i] = t.v[k.v[i] & 15]; return r; }
 inline V lookup8(Table t, Codes k) { return lookup(t, k); }
+inline V lookup4(Table t, Codes k) { return lookup(t, k); }
 inline Codes lookup_bits(Table t, Codes k) { V f = lookup(t, k); Codes r; std::memcpy(r.v, f.v, sizeof r.v); return r; }
 inline void store_pairs(float* p, V even, V odd) { BS_EACH { p[2 * i] = even.v[i]; p[2 * i + 1] = odd.v[i]; } }
 inline void load_pairs(const float* p, V& even, V& odd) { BS_EACH { even.v[i] = p[2 * i]; odd.v[i] = p[2 * i + 1]; } }
@@ -308,5 +326,17 @@ inline void store_bf16(uint16_t* p, V a) { BS_EACH p[i] = to_bf16(a.v[i]); }
 inline void store_fp16(uint16_t* p, V a) { BS_EACH p[i] = to_fp16(a.v[i]); }
 #undef BS_EACH
 #endif
+
+// 64 codes of four bits as 32 bytes, the first of a pair in the high nibble.
+inline void pack_64_nibbles(const uint8_t* codes, uint8_t* out) {
+#if defined(BS_AVX512) || defined(BS_AVX2)
+  const __m256i both_nibbles = _mm256_set1_epi16(0x0110);
+  const __m256i low = _mm256_maddubs_epi16(_mm256_loadu_si256((const __m256i*)codes), both_nibbles);
+  const __m256i high = _mm256_maddubs_epi16(_mm256_loadu_si256((const __m256i*)(codes + 32)), both_nibbles);
+  _mm256_storeu_si256((__m256i*)out, _mm256_permute4x64_epi64(_mm256_packus_epi16(low, high), 0xd8));
+#else
+  for (int i = 0; i < 32; i++) out[i] = (uint8_t)(codes[2 * i] << 4 | codes[2 * i + 1]);
+#endif
+}
 
 }  // namespace
