@@ -22,7 +22,7 @@ def test_list_names_every_operation_and_its_implementations():
     code, out, _ = run("list")
     assert code == 0
     assert "linear_4bit_input_grad" in out
-    assert "native (exact), reference (exact)" in out
+    assert "native_rounded (rounded)" in " ".join(out.split())
     assert out.splitlines()[-1].startswith("native: ")
 
 
@@ -49,7 +49,7 @@ def test_bench_measures_and_writes(tmp_path):
     assert code == 0
     assert "GB/s" in out
     result = json.loads((tmp_path / "b.json").read_text())
-    assert set(result["implementations"]) == {"native", "reference"}
+    assert set(result["implementations"]) == {"native_rounded", "native_int8", "native", "reference"}
     assert (
         result["spec"].items() >= {"device": "cpu", "dtype": "float32", "inputs": 1, "rows": 64, "columns": 64}.items()
     )
@@ -72,3 +72,18 @@ def test_a_mistake_ends_in_one_paragraph(words, said):
     assert out == ""
     assert err.startswith("error: ")
     assert said in err
+
+
+def test_tune_measures_keeps_and_says_what_is_taken(tmp_path, monkeypatch):
+    """`auto` reads it in the next process."""
+    monkeypatch.setenv("BEDSTONE_CACHE", str(tmp_path))
+    code, out, _ = run("tune", "nf4_linear", "--shape", "1,64,64")
+    assert code == 0
+    assert f"kept in {tmp_path / 'kernels.json'}" in out
+    (times,) = json.loads((tmp_path / "kernels.json").read_text()).values()
+    assert set(times["linear_4bit: cpu, float32, 1x64x64"]) == {"native_rounded", "native", "reference"}
+    fastest = min(times["linear_4bit: cpu, float32, 1x64x64"].items(), key=lambda item: item[1])[0]
+    assert (
+        out.splitlines()[0]
+        == f"linear_4bit on cpu, float32, 1x64x64: {fastest} ({'rounded' if 'rounded' in fastest else 'exact'})"
+    )

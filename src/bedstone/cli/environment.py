@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OWN = {
-    "BEDSTONE_CACHE": "the folder for converted models",
+    "BEDSTONE_CACHE": "the folder for converted models and measurements of kernels",
     "BEDSTONE_CUDA_DEVICE": "the device that `auto` means",
     "BEDSTONE_FORCE_CPU": "the device that `auto` means",
     "BEDSTONE_KERNELS": "which implementation of an operation is taken",

@@ -115,6 +115,25 @@ def bench(
             typer.echo(f"wrote {out}")
 
 
+@app.command()
+def tune(
+    context: typer.Context,
+    op: Op,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    shape: Shape = "1,4096,4096",
+    debug: Debug = False,
+) -> None:
+    """Measure what may be taken for a shape and keep the times: `auto` takes the fastest from now on."""
+    with boundary(context, debug=debug):
+        from bedstone.core.dtype import parse_dtype
+        from bedstone.kernels import tune as tuned
+        from bedstone.kernels.measured import measurements_path
+
+        typer.echo(str(tuned(op, device=device, dtype=parse_dtype(dtype), shape=_numbers(shape))))
+        typer.echo(f"kept in {measurements_path()}")
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     from bedstone.core.errors import InvalidConfigError
 

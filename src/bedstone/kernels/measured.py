@@ -1,7 +1,7 @@
 """Which implementation is the fastest here, measured once for a device and a shape class, kept on disk.
 
 `kernels.tune` measures; the policy `auto` reads. Without a kept measurement the order in which an operation lists its implementations
-decides. The file is `kernels.json` in `~/.cache/bedstone`, or in the folder that the variable `BEDSTONE_CACHE` names; deleting it forgets
+decides. The file is `kernels.json` in bedstone's cache folder (`~/.cache/bedstone`, or what `BEDSTONE_CACHE` names); deleting it forgets
 everything. An entry counts only for the same device, torch, number of threads and instruction set.
 """
 
@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import platform
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bedstone.core.errors import StorageError
 from bedstone.kernels.policies import tell_changed
+from bedstone.repro import cache_folder, write_json_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from bedstone.kernels.implementation import KernelSpec
-
-VARIABLE = "BEDSTONE_CACHE"
 
 
 def measurements_path() -> Path:
     """Return the file that measurements are kept in."""
-    folder = os.environ.get(VARIABLE) or Path.home() / ".cache" / "bedstone"
-    return Path(folder) / "kernels.json"
+    return cache_folder() / "kernels.json"
 
 
 def remember(op: str, spec: KernelSpec, seconds: Mapping[str, float]) -> None:
@@ -44,8 +41,6 @@ def remember(op: str, spec: KernelSpec, seconds: Mapping[str, float]) -> None:
     Raises:
         StorageError: The file cannot be read or written.
     """
-    from bedstone.repro import write_json_atomic
-
     kept = dict(_kept())
     machine = dict(kept.get(_machine(spec.device), {}))
     machine[_key(op, spec)] = dict(seconds)

@@ -3,6 +3,7 @@
 Importing this does nothing; it needs torch, safetensors and the standard library.
 """
 
+from bedstone.repro.cache import cache_folder
 from bedstone.repro.checkpoint import Checkpoint, CheckpointDamaged, CheckpointStore
 from bedstone.repro.checkpoint_folder import CheckpointError, CheckpointVersionError, read_folder, verify_folder
 from bedstone.repro.compare import Difference, first_difference
@@ -25,6 +26,7 @@ __all__ = [
     "RunLock",
     "SeedTree",
     "Tree",
+    "cache_folder",
     "canonical_json",
     "capture_rng",
     "fingerprint",

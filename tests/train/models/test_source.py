@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from bedstone.core.errors import StorageError
+from bedstone.repro import cache_folder
 from bedstone.testing.gguf import write_tiny_gguf
 from bedstone.testing.tiny import tiny_llama, tiny_tokenizer
 from bedstone.train.errors import ModelLoadError
 from bedstone.train.events import ModelConverted
-from bedstone.train.models import cache_folder, load_model, load_tokenizer, locate
+from bedstone.train.models import load_model, load_tokenizer, locate
 
 CPU = torch.device("cpu")
 

@@ -126,7 +126,7 @@ class TrainConfig(BaseModel):
     kernels: Annotated[Text, AfterValidator(_policy)] = Field(
         "auto",
         description="bedstone's own. Which implementation of an operation is taken: `auto` (the fastest that can, or what "
-        "`BEDSTONE_KERNELS` says), `exact`, `reference` (plain torch) or `require:<name>`, such as `require:native`.",
+        "`BEDSTONE_KERNELS` says), `measure`, `exact`, `reference` (plain torch) or `require:<name>`, such as `require:native`; with `,strict` behind it plain torch is no substitute.",
     )
 
     load_in_4bit: bool = Field(

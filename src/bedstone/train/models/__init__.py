@@ -6,12 +6,10 @@ from bedstone.train.models.load import load_tokenizer as load_tokenizer
 from bedstone.train.models.load import longest_input as longest_input
 from bedstone.train.models.load import quiet_transformers as quiet_transformers
 from bedstone.train.models.source import ModelSource as ModelSource
-from bedstone.train.models.source import cache_folder as cache_folder
 from bedstone.train.models.source import locate as locate
 
 __all__ = [
     "ModelSource",
-    "cache_folder",
     "load_model",
     "load_settings",
     "load_tokenizer",

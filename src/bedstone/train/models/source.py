@@ -7,7 +7,6 @@ content: loading the GGUF takes many seconds each time, the folder less than one
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from bedstone.core.errors import StorageError, nearest
 from bedstone.core.events import Progress, emit
-from bedstone.repro import sha256_file
+from bedstone.repro import cache_folder, sha256_file
 from bedstone.train.errors import ModelLoadError
 from bedstone.train.events import ModelConverted
 
@@ -45,13 +44,6 @@ class ModelSource:
     location: str
     local: bool
     argument: str = "base_model"
-
-
-def cache_folder() -> Path:
-    """Return the folder for what is made once and kept: `BEDSTONE_CACHE`, else `bedstone` in the user's cache folder."""
-    if named := os.environ.get("BEDSTONE_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bedstone"
 
 
 def locate(base_model: str, *, argument: str = "base_model") -> ModelSource:
