@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import cpu_kernel_ours as ours
 import cpu_kernel_peers as peers
 import torch
-from cpu_kernel_clock import Contestant
 from peer_ggml import Ggml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cpu_kernel_clock import Contestant
 
 SCHEMES = ("nf4", "fp4", "int8", "fp8", "ternary")
 INPUTS = (1, 8, 64, 512)
@@ -61,7 +62,7 @@ class Bench:
         self.packed = {scheme: ours.Packed(scheme, self.weight) for scheme in SCHEMES}
         self.ggml = None if library is None else Ggml(library, self.weight)
 
-    def cases(self, inputs: tuple[int, ...], gradients: tuple[int, ...]) -> Iterator[Case]:
+    def cases(self) -> Iterator[Case]:
         """Yield them one after the other; what one of them needs is freed before the next."""
         for scheme in SCHEMES:
             yield self._quantize(scheme)
@@ -69,9 +70,9 @@ class Bench:
                 yield self._into_buffer(scheme, name, dtype)
                 fresh = ours.dequantizing(self.packed[scheme], dtype) | peers.dequantizers(scheme, self.weight, dtype)
                 yield Case("dequantize", scheme, 0, name, fresh)
-        for count in inputs:
+        for count in INPUTS:
             yield from self._linear(count)
-        for count in gradients:
+        for count in INPUTS_OF_GRADIENTS:
             grad = torch.randn(count, self.weight.shape[0])
             found = ours.differentiating(self.packed["nf4"], grad) | peers.input_gradients(self.weight, grad)
             yield Case("input grad", "nf4", count, "float32", found)

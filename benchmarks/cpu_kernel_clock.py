@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import torch
 
 ROUND_BYTES = (
     160_000_000  # what the copies of a weight hold together for few rows of x: five times the cache measured with

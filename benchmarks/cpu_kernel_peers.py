@@ -39,10 +39,10 @@ def products(weight: torch.Tensor, x: torch.Tensor) -> dict[str, Contestant]:
     scale = weight.abs().amax(1) / 127
     eight = rotated(((weight / scale[:, None]).round().to(torch.int8),), inputs)
     scale_half = scale.bfloat16()
-    add("aten int8pack bf16", lambda: torch._weight_int8pack_mm(half, *eight(), scale_half), weight.numel())
+    add("aten int8pack bf16", lambda: torch._weight_int8pack_mm(half, *eight(), scale_half), weight.numel())  # noqa: SLF001 - there is no public name
     four, zeros = _four_bits(weight)
     fours, bytes4 = rotated((four,), inputs), weight.numel() / 2 + zeros.nbytes
-    add("aten int4pack bf16", lambda: torch._weight_int4pack_mm_for_cpu(half, *fours(), BLOCK, zeros), bytes4)
+    add("aten int4pack bf16", lambda: torch._weight_int4pack_mm_for_cpu(half, *fours(), BLOCK, zeros), bytes4)  # noqa: SLF001 - there is no public name
     prepacked = in_turn([_fbgemm(weight) for _ in range(copies(weight.numel(), inputs))])
     dynamic = torch.ops.quantized.linear_dynamic
     add("torch fbgemm dynamic int8", lambda: dynamic(x, prepacked(), reduce_range=True), weight.numel())
@@ -60,7 +60,7 @@ def _four_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     step = (groups.amax(2) - low) / 15
     codes = ((groups - low[..., None]) / step[..., None]).round().clamp(0, 15).to(torch.int32).view(rows, columns)
     zeros = torch.stack([step, low + step * 8], -1).transpose(0, 1).contiguous().bfloat16()
-    return torch._convert_weight_to_int4pack_for_cpu(codes, 1), zeros
+    return torch._convert_weight_to_int4pack_for_cpu(codes, 1), zeros  # noqa: SLF001 - there is no public name
 
 
 def _fbgemm(weight: torch.Tensor) -> Any:

@@ -113,7 +113,10 @@ def _verdict(target: Target, least: float, cases: list[dict[str, Any]], read: fl
     values = {name: _reached(target, case, name, read) for name in CLASSES}
     value, who = values[target.numerics]
     peer = _fastest(case, target.peers) if target.peers else ""
-    said = {name: getattr(target, name) for name in ("op", "scheme", "inputs", "numerics", "kind", "stretch")}
+    said = {
+        name: getattr(target, name)
+        for name in ("op", "scheme", "inputs", "numerics", "kind", "implementation", "stretch")
+    }
     said |= {
         "shape": case["shape"],
         "threads": case["threads"],

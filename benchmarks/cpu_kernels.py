@@ -1,6 +1,6 @@
 """The CPU kernels beside bitsandbytes, torch, fbgemm and ggml: quantize, dequantize, products and the gradient of the input.
 
-    python benchmarks/cpu_kernels.py [--quick] [--seconds 0.6]
+    python benchmarks/cpu_kernels.py [--seconds 0.6] [--quick --folder FOLDER]
 
 Each shape and each number of threads has a process of its own, its threads bound to cores. In it all contestants of a case take turns.
 1 thread: median process CPU time; 2 threads: best wall time, median beside it. For up to 8 rows of x everybody's weight goes round through
@@ -24,6 +24,7 @@ from typing import Any
 import build_ggml
 import record
 
+CHILD = Path(__file__).with_name("cpu_kernel_child.py")
 SHAPES, QUICK_SHAPES = ((4096, 4096), (11008, 4096)), ((128, 256),)
 PACKAGES = ("torch", "bitsandbytes")
 BOUND = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
@@ -33,73 +34,15 @@ NOT_HERE = (
 )  # they cost short kernels 10 to 15 %, and are the Makefile's, not a user's
 
 
-def child(shape: tuple[int, int], library: str, seconds: float, *, quick: bool) -> None:
-    """Measure everything with the threads of this process, one line of JSON a finding."""
-    import logging
-    import warnings
-
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    import torch
-    from cpu_kernel_cases import INPUTS, INPUTS_OF_GRADIENTS, Bench, identical_bits
-    from cpu_kernel_ours import left_out
-
-    threads = int(os.environ["OMP_NUM_THREADS"])
-    torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
-    bench = Bench(*shape, Path(library) if library else None)
-    read = bench.ggml.read_gb_per_s(2 * seconds) if bench.ggml else None
-    say(
-        {
-            "machine": {
-                "shape": shape,
-                "threads": threads,
-                "read_gb_per_s": read,
-                "identical_bits": identical_bits(bench),
-            }
-        }
-    )
-    for case in bench.cases((1, 64) if quick else INPUTS, (8,) if quick else INPUTS_OF_GRADIENTS):
-        say({"case": {"threads": threads, "shape": shape, **measured(case, seconds, threads)}})
-    version = bench.ggml.version() if bench.ggml else ""
-    say({"end": {"left_out": left_out, "ggml": version, "load": os.getloadavg()}})
-
-
-def measured(case: Any, seconds: float, threads: int) -> dict[str, Any]:
-    """Return a case with its figures, as the result file keeps it."""
-    from cpu_kernel_clock import figures, timed
-
-    samples = timed({name: each.call for name, each in case.contestants.items()}, seconds, 300)
-    found = {name: getattr(case, name) for name in ("op", "scheme", "inputs", "dtype")}
-    said = ("weight_bytes", "error", "against", "numerics", "workspace")
-    found["contestants"] = {
-        name: figures(samples[name], threads) | {key: getattr(each, key) for key in said} | each.extra
-        for name, each in case.contestants.items()
-    }
-    return found
-
-
-def say(finding: dict[str, Any]) -> None:
-    print(json.dumps(finding), flush=True)
-
-
 def run_child(shape: tuple[int, int], threads: int, library: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return what a fresh process finds with a shape and this number of threads; each case is shown as it comes."""
     environment = {name: value for name, value in os.environ.items() if name not in NOT_HERE}
     environment |= BOUND | {
         name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     }
-    words = [
-        sys.executable,
-        str(Path(__file__)),
-        "--child",
-        json.dumps([shape, library]),
-        "--seconds",
-        str(options.seconds),
-    ]
+    words = [sys.executable, str(CHILD), *map(str, shape), library, str(options.seconds)]
     found: dict[str, Any] = {"cases": []}
-    command = [*words, *["--quick"] * options.quick]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         for line in process.stdout:
             ((kind, value),) = json.loads(line).items()
@@ -148,7 +91,7 @@ def tell(found: list[dict[str, Any]]) -> None:
     print("\ntargets; a value is the peer's time over ours unless it says otherwise")
     for each in found:
         size = f"{each['shape'][0]}x{each['shape'][1]} {each['threads']}t"
-        name = f"{each['scheme']} {each['op']} M={each['inputs']} {each['numerics']} {each['kind']} {each['peer']}"
+        name = f"{each['scheme']} {each['op']} M={each['inputs']} {each['numerics']} {each['kind']} {each['implementation']} {each['peer']}"
         value = "-" if each["value"] is None else f"{each['value']:.3g}"
         state = {True: "met", False: "MISSED", None: "not measured"}[each["met"]] + " (stretch)" * each["stretch"]
         print(f"  {size:<14} {name:<75} {value:>8} of {each['least']:.3g}  {state} {each.get('why', '')}")
@@ -156,18 +99,14 @@ def tell(found: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="a small shape, one thread, ggml only if it is built; nothing is written"
-    )
+    parser.add_argument("--quick", action="store_true", help="a small shape, one thread, ggml only if it is built")
     parser.add_argument(
         "--seconds", type=float, default=0.6, help="about so long each contestant of a case is measured"
     )
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=record.RESULTS, help="where the result file goes")
     options = parser.parse_args()
-    if options.child:
-        shape, library = json.loads(options.child)
-        child(shape, library, options.seconds, quick=options.quick)
-        return
+    if options.quick and options.folder == record.RESULTS:
+        parser.error("--quick measures nothing worth keeping: name another --folder")
     library, why = (str(build_ggml.library() or ""), "quick") if options.quick else ggml()
     print(f"ggml: {library or why}")
     runs = [
@@ -175,22 +114,23 @@ def main() -> None:
         for shape in (QUICK_SHAPES if options.quick else SHAPES)
         for threads in ((1,) if options.quick else (1, 2))
     ]
-    if options.quick:
-        return
     found = judged(runs)
     tell(found)
     missed = [each for each in found if each["met"] is False and not each["stretch"]]
-    print(f"\n{len(missed)} of {sum(not each['stretch'] for each in found)} targets missed")
+    identical = all(same for run in runs for same in run["machine"]["identical_bits"].values())
+    print(f"\n4-bit codes, scales and values are those of bitsandbytes: {'yes' if identical else 'NO'}")
+    print(f"{len(missed)} of {sum(not each['stretch'] for each in found)} targets missed")
     figures = {
-        "ggml": runs[0]["end"]["ggml"] or why,
+        "ggml": runs[0]["machine"]["ggml"] or why,
         "bound": BOUND,
         "processes": [run["machine"] | run["end"] for run in runs],
         "targets": found,
         "missed": len(missed),
+        "identical_bits": identical,
         "cases": [case for run in runs for case in run["cases"]],
     }
-    record.write("cpu_kernels", figures, packages=PACKAGES)
-    sys.exit(bool(missed))
+    record.write("cpu_kernels", figures, packages=PACKAGES, folder=options.folder)
+    sys.exit(not identical or (bool(missed) and not options.quick))
 
 
 if __name__ == "__main__":

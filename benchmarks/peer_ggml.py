@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from cpu_kernel_clock import Contestant, copies, in_turn, relative_error
-from cpu_kernel_peers import THE_WEIGHT
+from cpu_kernel_peers import SAME_WEIGHT, THE_WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,8 @@ TYPES = {"Q4_0": 2, "Q4_K": 12, "IQ4_NL": 20, "Q8_0": 8, "TQ2_0": 35}
 """By name, their numbers in ggml."""
 IN_OWN_ORDER = ("Q4_0", "Q4_K", "IQ4_NL")
 """Those that ggml also keeps in an order of its own ("repack") on most CPUs."""
+TRITS = ("TQ2_0",)
+"""Made for weights that are ternary already: the error is that of the product, not that of rounding a normal weight to them."""
 READ_BYTES, WINDOW_BYTES = 512 * 2**20, 4 * 2**20
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -67,8 +69,9 @@ class Ggml:
 
     def products(self, x: torch.Tensor) -> Iterator[tuple[str, Contestant]]:
         """Yield its products as they lie in a file, and in its own order where it has one; they live until `close`."""
-        exact = x.double() @ self.weight.double().t()
         for name in TYPES:
+            weight = self._values(name) if name in TRITS else self.weight
+            exact = x.double() @ weight.double().t()
             for own_order in (False, True)[: 1 + (name in IN_OWN_ORDER)]:
                 if made := self._product(name, x, exact, own_order=own_order):
                     yield f"ggml {name}{' repack' * own_order}", made
@@ -86,7 +89,8 @@ class Ggml:
             self.library.gs_multiply(handle, following(), x.data_ptr(), y.data_ptr())
 
         call()
-        made = Contestant(call, codes.nbytes, relative_error(y, exact), THE_WEIGHT)
+        against = SAME_WEIGHT if name in TRITS else THE_WEIGHT
+        made = Contestant(call, codes.nbytes, relative_error(y, exact), against)
         made.extra["close"] = lambda: self.library.gs_free(handle)
         return made
 
@@ -117,7 +121,10 @@ class Ggml:
     def _dequantize(self, name: str, codes: torch.Tensor, out: torch.Tensor) -> None:
         self.library.gs_dequantize(TYPES[name], codes.data_ptr(), out.data_ptr(), out.numel())
 
-    def _error(self, name: str) -> tuple[float, float, str]:
+    def _values(self, name: str) -> torch.Tensor:
         out = torch.empty_like(self.weight)
         self._dequantize(name, self.codes(name), out)
-        return 0, relative_error(out, self.weight), "the weight"
+        return out
+
+    def _error(self, name: str) -> tuple[float, float, str]:
+        return 0, relative_error(self._values(name), self.weight), "the weight"
