@@ -22,6 +22,7 @@ ROUND_BYTES = (
     160_000_000  # what the copies of a weight hold together for few rows of x: five times the cache measured with
 )
 FEW_INPUTS = 8
+SLOW = 2.0  # seconds a call, after which one is enough
 QUIET = 1.2  # the most that the median may be above the best
 
 
@@ -80,7 +81,7 @@ def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
 def timed(calls: Mapping[str, Callable[[], Any]], seconds: float, most: int) -> dict[str, list[tuple[float, float]]]:
     """Return wall and CPU seconds of every call, by turns; each gets about so many seconds and at least three turns.
 
-    A slow one takes part in fewer rounds, evenly among them.
+    A slow one takes part in fewer rounds, evenly among them; one that takes seconds in one.
     """
     turns = {name: _turns(call, seconds, most) for name, call in calls.items()}
     rounds = max(turns.values())
@@ -98,7 +99,9 @@ def timed(calls: Mapping[str, Callable[[], Any]], seconds: float, most: int) -> 
 
 
 def _turns(call: Callable[[], Any], seconds: float, most: int) -> int:
-    call()
+    took, _ = _once(call)
+    if took > SLOW:
+        return 1
     took, _ = _once(call)
     return max(3, min(most, int(seconds / max(took, 1e-6))))
 

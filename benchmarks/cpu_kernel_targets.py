@@ -117,14 +117,8 @@ def _verdict(target: Target, least: float, cases: list[dict[str, Any]], read: fl
         name: getattr(target, name)
         for name in ("op", "scheme", "inputs", "numerics", "kind", "implementation", "stretch")
     }
-    said |= {
-        "shape": case["shape"],
-        "threads": case["threads"],
-        "ours": who,
-        "peer": peer,
-        "least": least,
-        "value": value,
-    }
+    said |= {"shape": case["shape"], "threads": case["threads"], "beside": target.peers, "least": least}
+    said |= {"ours": who, "peer": peer, "value": value}
     said["others"] = {name: each[0] for name, each in values.items() if name != target.numerics and each[0] is not None}
     if not who:
         return said | {"met": False, "why": f"no implementation is {target.numerics}"}
