@@ -63,6 +63,10 @@ Product product(ggml_backend_t backend, ggml_tensor* weight, int64_t columns, in
 
 EXPORT const char* gs_version() { return ggml_version(); }
 
+EXPORT void gs_quiet() {
+  ggml_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
+}
+
 EXPORT int64_t gs_bytes(int type, int64_t rows, int64_t columns) {
   return static_cast<int64_t>(ggml_row_size(static_cast<ggml_type>(type), columns)) * rows;
 }

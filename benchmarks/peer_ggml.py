@@ -23,6 +23,7 @@ READ_BYTES, WINDOW_BYTES = 512 * 2**20, 4 * 2**20
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "version": (ctypes.c_char_p, ()),
+    "quiet": (None, ()),
     "bytes": (_SIZE, (_INT, _SIZE, _SIZE)),
     "quantize": (None, (_INT, _POINTER, _POINTER, _SIZE, _SIZE)),
     "dequantize": (None, (_INT, _POINTER, _POINTER, _SIZE)),
@@ -46,6 +47,7 @@ class Ggml:
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(self.library, f"gs_{name}")
             function.restype, function.argtypes = result, arguments
+        self.library.gs_quiet()  # it tells of each weight that it puts into its own order
         self.weight, self.threads = weight, torch.get_num_threads()
         self._codes: dict[str, torch.Tensor] = {}
 
