@@ -54,3 +54,15 @@ def bitsandbytes_dense():
             return _dequantize_4bit_compute(codes, absmax, state.code, state.blocksize, state.shape, state.dtype)
 
     return dense
+
+
+@pytest.fixture
+def exact_kernels(monkeypatch):
+    """Products to the rounding of float32, also in processes that a test starts: for claims of equality, not of speed."""
+    from bedstone.kernels import forget_choices
+
+    monkeypatch.setenv("BEDSTONE_KERNELS", "exact")
+    forget_choices()
+    yield
+    monkeypatch.undo()
+    forget_choices()

@@ -68,3 +68,8 @@ def bitnet(bitnet_module):
     """Transformers' BitNet, run eagerly for one test: kept for longer, it would turn off the compiler for every test after it."""
     with torch.compiler.set_stance("force_eager"):  # in case somebody imported it before
         yield bitnet_module
+
+
+@pytest.fixture(autouse=True)
+def _exact(exact_kernels):
+    """A packed layer is compared with the dense one that it stands for; rounded products have tests of their own."""

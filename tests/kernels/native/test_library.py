@@ -11,7 +11,8 @@ import torch
 
 import bedstone as bs
 from bedstone.core.errors import UnknownNameError
-from bedstone.kernels import explain, native, operations, registry
+from bedstone.kernels import choice as choices
+from bedstone.kernels import explain, native, operations
 from bedstone.kernels.native import library
 
 
@@ -21,7 +22,7 @@ def forget():
 
     def clear():
         library._load.cache_clear()
-        registry._told.clear()
+        choices._told.clear()
         for op in operations.values():
             op.forget()
 
@@ -110,7 +111,7 @@ def test_every_function_has_the_number_of_arguments_that_the_source_declares():
 
     source = (Path(library.__file__).parent / "cpp" / "dispatch.cpp").read_text()
     for name, arguments in library.SIGNATURES.items():
-        declared = source.partition(f"API void bs_{name}(")[2].partition(")")[0].split(",")
+        declared = source.partition(f" bs_{name}(")[2].partition(")")[0].split(",")
         kinds = {"*": ctypes.c_void_p, "int64_t": ctypes.c_int64, "int": ctypes.c_int, "float": ctypes.c_float}
         expected = [
             next(kind for word, kind in kinds.items() if word in " ".join(each.split()[:-1])) for each in declared

@@ -11,6 +11,7 @@ from bedstone.kernels.eightbit import reference
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.native.calls import placed, pointer
 from bedstone.kernels.native.library import DTYPES, library
+from bedstone.kernels.native.rounded import GROUP, scratch_memory
 from bedstone.kernels.tiles import TiledWeight, multiplies_bfloat16, tiled_input_grad, tiled_linear
 
 FEW_INPUTS = 8
@@ -57,6 +58,23 @@ def linear(
     library().bs_linear_8bit(
         *(x.data_ptr(), DTYPES[x.dtype], inputs, codes.data_ptr(), KINDS[codes.dtype], absmax.data_ptr()),
         *(*placed(absmax), block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+    )
+    return out
+
+
+def linear_rounded(
+    x: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, block_size: int, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """As `reference.linear`, with inputs rounded to 16 bits a group of 64 columns; float8, and what is not made of such groups, exactly."""
+    rows, columns = codes.shape
+    groups = not (columns % GROUP or block_size % GROUP) and columns > 0
+    if not groups or codes.dtype is not torch.int8 or (bias is not None and bias.dtype != x.dtype):
+        return linear(x, codes, absmax, block_size, bias)
+    x, codes, absmax = x.contiguous(), codes.contiguous(), absmax.contiguous()
+    out, inputs = x.new_empty(*x.shape[:-1], rows), x.numel() // columns
+    library().bs_linear_int8_rounded(
+        *(x.data_ptr(), DTYPES[x.dtype], inputs, codes.data_ptr(), absmax.data_ptr(), *placed(absmax), block_size),
+        *(rows, columns, pointer(bias), out.data_ptr(), scratch_memory(inputs, columns), torch.get_num_threads()),
     )
     return out
 

@@ -12,6 +12,7 @@ from bedstone.kernels.eightbit.packings import PACKINGS
 from bedstone.kernels.few_rows import int8_workspace
 from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.library import Operation, define, define_linear
+from bedstone.kernels.native import rounded
 from bedstone.kernels.native.calls import compiled
 from bedstone.kernels.registry import KernelOp
 from bedstone.kernels.samples import packed_samples
@@ -90,6 +91,12 @@ def _native_linear_workspace(x, codes, absmax, block_size, bias):  # noqa: ANN00
     return product_workspace(x, *codes.shape) + _SMALL
 
 
+def _rounded_linear_workspace(x, codes, absmax, block_size, bias):  # noqa: ANN001, ANN202
+    if block_size % rounded.GROUP or codes.dtype != torch.int8:
+        return _native_linear_workspace(x, codes, absmax, block_size, bias)
+    return rounded.workspace(math.prod(x.shape[:-1]), codes.shape[1]) + _SMALL
+
+
 def _native_input_grad_workspace(grad, codes, absmax, block_size):  # noqa: ANN001, ANN202
     del absmax, block_size
     return product_workspace(grad, *codes.shape) + _SMALL
@@ -129,6 +136,13 @@ _dequantize = KernelOp(
 _linear = KernelOp(
     "linear_8bit",
     _spec_of_product,
+    compiled(
+        native.linear_rounded,
+        _rounded_linear_workspace,
+        name="native_rounded",
+        numerics="rounded",
+        unfit=rounded.unfit,
+    ),
     compiled(native.linear, _native_linear_workspace),
     KernelImpl("reference", reference.linear, _linear_workspace),
     samples=packed_samples("linear", PACKINGS),

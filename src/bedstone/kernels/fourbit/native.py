@@ -15,6 +15,7 @@ from bedstone.kernels.fourbit import reference
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.native.calls import pointer
 from bedstone.kernels.native.library import DTYPES, library
+from bedstone.kernels.native.rounded import GROUP, scratch_memory
 from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
 
 FEW_INPUTS = 8
@@ -89,6 +90,31 @@ def linear(
     library().bs_linear_4bit(
         *(x.data_ptr(), DTYPES[x.dtype], inputs, packed.data_ptr(), scales.data_ptr(), _table(code)),
         *(block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+    )
+    return out
+
+
+def linear_rounded(
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    absmax: torch.Tensor,
+    nested_absmax: torch.Tensor | None,
+    offset: torch.Tensor | None,
+    shape: list[int],
+    block_size: int,
+    code: str,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """As `reference.linear`, with inputs rounded to 15 bits a group of 64 columns; what is not made of such groups is computed exactly."""
+    rows, columns = shape
+    if columns % GROUP or block_size % GROUP or not columns or (bias is not None and bias.dtype != x.dtype):
+        return linear(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias)
+    scales = dequantize_absmax(absmax, nested_absmax, offset).contiguous()
+    x, packed = x.contiguous(), packed.contiguous()
+    out, inputs = x.new_empty(*x.shape[:-1], rows), x.numel() // columns
+    library().bs_linear_4bit_rounded(
+        *(x.data_ptr(), DTYPES[x.dtype], inputs, packed.data_ptr(), scales.data_ptr(), _table(code), block_size),
+        *(rows, columns, pointer(bias), out.data_ptr(), scratch_memory(inputs, columns), torch.get_num_threads()),
     )
     return out
 

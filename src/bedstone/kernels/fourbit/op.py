@@ -10,6 +10,7 @@ from bedstone.kernels.fourbit import native, reference
 from bedstone.kernels.fourbit.packings import PACKINGS
 from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.library import Operation, define, define_linear
+from bedstone.kernels.native import rounded
 from bedstone.kernels.native.calls import compiled
 from bedstone.kernels.registry import KernelOp
 from bedstone.kernels.samples import packed_samples
@@ -93,6 +94,13 @@ def _native_linear_workspace(x, packed, absmax, nested_absmax, offset, shape, bl
     return product_workspace(x, rows, columns, align=1 + columns % 2) + _scale_bytes(absmax, nested_absmax)
 
 
+def _rounded_linear_workspace(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias):  # noqa: ANN001, ANN202
+    if block_size % rounded.GROUP:
+        return _native_linear_workspace(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias)
+    needed = rounded.workspace(math.prod(x.shape[:-1]), shape[1])
+    return needed + _scale_bytes(absmax, nested_absmax)
+
+
 def _native_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, shape, block_size, code):  # noqa: ANN001, ANN202
     del packed, offset, block_size, code
     return product_workspace(grad, *shape, align=1 + shape[1] % 2) + _scale_bytes(absmax, nested_absmax)
@@ -132,6 +140,13 @@ _dequantize = KernelOp(
 _linear = KernelOp(
     "linear_4bit",
     _spec_of_product,
+    compiled(
+        native.linear_rounded,
+        _rounded_linear_workspace,
+        name="native_rounded",
+        numerics="rounded",
+        unfit=rounded.unfit,
+    ),
     compiled(native.linear, _native_linear_workspace),
     KernelImpl("reference", reference.linear, _linear_workspace),
     samples=packed_samples("linear", PACKINGS),

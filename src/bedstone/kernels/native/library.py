@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from bedstone.core.errors import UnknownNameError
+from bedstone.kernels.policies import tell_changed
 
-ABI = 1
+ABI = 2
 NAME = "libbedstone_cpu.so"
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The floating dtypes that the library reads and writes, by their number there."""
@@ -38,7 +39,20 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     ),
     "quantize_ternary": (_POINTER, _INT, _SIZE, _SIZE, _POINTER, *_PLACED, _POINTER, _INT),
     "dequantize_ternary": (_POINTER, _POINTER, *_PLACED, _SIZE, _SIZE, _POINTER, _INT, _INT),
-    "linear_ternary": (_POINTER, _INT, _SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
+    "linear_4bit_rounded": (
+        *(_POINTER, _INT, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER, _INT),
+    ),
+    "linear_int8_rounded": (
+        *(_POINTER, _INT, _SIZE, _POINTER, _POINTER, *_PLACED, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER, _INT),
+    ),
+    "linear_ternary_rounded": (
+        *(_POINTER, _INT, _SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER, _INT),
+    ),
+    "rounded_scratch": (_SIZE, _SIZE, _INT),
+    **dict.fromkeys(
+        ("linear_ternary", "linear_ternary_int8"),
+        (_POINTER, _INT, _SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
+    ),
 }
 
 
@@ -88,6 +102,7 @@ def use_isa(name: str) -> None:
     loaded = library()
     if loaded is None or not loaded.bs_use(name.encode()):
         raise UnknownNameError("instruction set of the CPU library", name, () if loaded is None else isas())
+    tell_changed()  # which implementation is the best one depends on it
 
 
 def isas() -> tuple[str, ...]:
@@ -120,6 +135,7 @@ def _load() -> Any:
     for name, arguments in SIGNATURES.items():
         function = getattr(loaded, f"bs_{name}")
         function.argtypes, function.restype = arguments, None
+    loaded.bs_rounded_scratch.restype = _SIZE
     return loaded
 
 

@@ -5,12 +5,15 @@ The scale is a mean over the tensor, whose last bit depends on the order of its 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from bedstone.kernels import layouts
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.native.calls import placed, pointer
 from bedstone.kernels.native.library import DTYPES, library
+from bedstone.kernels.native.rounded import GROUP, scratch_memory
 from bedstone.kernels.ternary import reference
 from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
 
@@ -50,16 +53,62 @@ def linear(
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """As `reference.linear`."""
-    rows, columns = shape
-    inputs = x.numel() // columns if columns else 0
-    by_block = scale.shape[1] > 1
-    if inputs > FEW_INPUTS or not columns or by_block or (bias is not None and bias.dtype != x.dtype):
+    inputs = x.numel() // shape[1] if shape[1] else 0
+    if inputs > FEW_INPUTS or not _is_plain(x, scale, bias):
         return tiled_linear(x, _tiled(packed, scale, shape, block_size), bias)
+    return _multiplied(library().bs_linear_ternary, x, packed, scale, shape, bias)
+
+
+def linear_rounded(
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    scale: torch.Tensor,
+    shape: list[int],
+    block_size: int,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """As `reference.linear`, with each row of x rounded to 15 bits; with one scale a block exactly."""
+    if not _is_plain(x, scale, bias):
+        return linear(x, packed, scale, shape, block_size, bias)
+    inputs = x.numel() // shape[1]
+    panel = scratch_memory(inputs, shape[1]) if shape[1] % GROUP == 0 else None
+    return _multiplied(library().bs_linear_ternary_rounded, x, packed, scale, shape, bias, panel)
+
+
+def linear_int8(
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    scale: torch.Tensor,
+    shape: list[int],
+    block_size: int,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """As `reference.linear`, with each row of x rounded to 8 bits, as BitNet does; with one scale a block exactly."""
+    if not _is_plain(x, scale, bias):
+        return linear(x, packed, scale, shape, block_size, bias)
+    return _multiplied(library().bs_linear_ternary_int8, x, packed, scale, shape, bias)
+
+
+def _is_plain(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether the library can multiply: one scale a row or for all, and a bias like x."""
+    return x.shape[-1] > 0 and scale.shape[1] == 1 and (bias is None or bias.dtype == x.dtype)
+
+
+def _multiplied(
+    function: Any,
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    scale: torch.Tensor,
+    shape: list[int],
+    bias: torch.Tensor | None,
+    *scratch: int | None,
+) -> torch.Tensor:
+    rows, columns = shape
     x, packed, scale = x.contiguous(), packed.contiguous(), scale.contiguous()
     out = x.new_empty(*x.shape[:-1], rows)
-    library().bs_linear_ternary(
-        *(x.data_ptr(), DTYPES[x.dtype], inputs, packed.data_ptr(), scale.data_ptr(), placed(scale)[0]),
-        *(rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+    function(
+        *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, packed.data_ptr(), scale.data_ptr(), placed(scale)[0]),
+        *(rows, columns, pointer(bias), out.data_ptr(), *scratch, torch.get_num_threads()),
     )
     return out
 

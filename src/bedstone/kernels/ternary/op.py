@@ -11,6 +11,7 @@ from bedstone.kernels.few_rows import int8_workspace, suits_int8_linear
 from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.layouts import TRITS_PER_CHUNK, trit_bytes
 from bedstone.kernels.library import Operation, define, define_linear
+from bedstone.kernels.native import rounded
 from bedstone.kernels.native.calls import compiled
 from bedstone.kernels.registry import KernelOp
 from bedstone.kernels.samples import packed_samples
@@ -114,6 +115,17 @@ def _native_linear_workspace(x, packed, scale, shape, block_size, bias):  # noqa
     return product_workspace(x, *shape) + _SMALL
 
 
+def _digits_workspace(x, packed, scale, shape, block_size, bias):  # noqa: ANN001, ANN202
+    """Of both products of whole numbers: two bytes an input at most, sums of a band of 32 rows a thread."""
+    if scale.shape[1] > 1:
+        return _native_linear_workspace(x, packed, scale, shape, block_size, bias)
+    inputs, columns = math.prod(x.shape[:-1]), shape[1]
+    panel = rounded.workspace(inputs, columns) if columns % rounded.GROUP == 0 else 0
+    chunks = 128 * (-(-columns // 128))
+    digits = 2 * inputs * chunks + torch.get_num_threads() * (256 * inputs + 4 * columns) + 12 * inputs
+    return max(panel, digits) + _SMALL
+
+
 def _native_input_grad_workspace(grad, packed, scale, shape, block_size):  # noqa: ANN001, ANN202
     del packed, scale, block_size
     return product_workspace(grad, *shape) + _SMALL
@@ -132,6 +144,11 @@ def _spec_of_dense(packed, scale, shape, block_size, dtype):  # noqa: ANN001, AN
 def _spec_of_product(x, packed, scale, shape, block_size, bias=None):  # noqa: ANN001, ANN202
     del packed, scale, block_size, bias
     return KernelSpec.of_product(x, *shape)
+
+
+def _unfit_rounded(spec: KernelSpec) -> str:
+    """Up to a few rows of x two digits are multiplied, for which any number of columns will do."""
+    return rounded.unfit(spec) if spec.inputs > rounded.FEW_ROWS else ""
 
 
 _quantize = KernelOp(
@@ -153,6 +170,8 @@ _dequantize = KernelOp(
 _linear = KernelOp(
     "linear_ternary",
     _spec_of_product,
+    compiled(native.linear_rounded, _digits_workspace, name="native_rounded", numerics="rounded", unfit=_unfit_rounded),
+    compiled(native.linear_int8, _digits_workspace, name="native_int8", numerics="approximate"),
     compiled(native.linear, _native_linear_workspace),
     KernelImpl("reference", reference.linear, _linear_workspace),
     samples=packed_samples("linear", PACKINGS),

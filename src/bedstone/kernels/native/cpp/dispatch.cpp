@@ -104,3 +104,28 @@ API void bs_linear_ternary(const void* x, int dtype, int64_t inputs, const uint8
   const BsTernary q = {packed, scale, row_stride, 0, columns};
   chosen()->linear_ternary(x, dtype, inputs, &q, rows, columns, bias, out, threads);
 }
+API void bs_linear_4bit_rounded(const void* x, int dtype, int64_t inputs, const uint8_t* packed, const float* absmax,
+                                const float* table, int64_t block, int64_t rows, int64_t columns, const void* bias, void* out,
+                                void* scratch, int threads) {
+  const BsFourBit q = {packed, absmax, table, block};
+  chosen()->linear_4bit_rounded(x, dtype, inputs, &q, rows, columns, bias, out, scratch, threads);
+}
+API void bs_linear_int8_rounded(const void* x, int dtype, int64_t inputs, const uint8_t* codes, const float* absmax,
+                                int64_t row_stride, int64_t block_stride, int64_t block, int64_t rows, int64_t columns,
+                                const void* bias, void* out, void* scratch, int threads) {
+  const BsEightBit q = {codes, absmax, row_stride, block_stride, block, 0};
+  chosen()->linear_int8_rounded(x, dtype, inputs, &q, rows, columns, bias, out, scratch, threads);
+}
+API void bs_linear_ternary_rounded(const void* x, int dtype, int64_t inputs, const uint8_t* packed, const float* scale,
+                                   int64_t row_stride, int64_t rows, int64_t columns, const void* bias, void* out, void* scratch, int threads) {
+  const BsTernary q = {packed, scale, row_stride, 0, columns};
+  chosen()->linear_ternary_rounded(x, dtype, inputs, &q, rows, columns, bias, out, scratch, threads);
+}
+API void bs_linear_ternary_int8(const void* x, int dtype, int64_t inputs, const uint8_t* packed, const float* scale,
+                                   int64_t row_stride, int64_t rows, int64_t columns, const void* bias, void* out, int threads) {
+  const BsTernary q = {packed, scale, row_stride, 0, columns};
+  chosen()->linear_ternary_int8(x, dtype, inputs, &q, rows, columns, bias, out, threads);
+}
+API int64_t bs_rounded_scratch(int64_t inputs, int64_t columns, int threads) {
+  return chosen()->rounded_scratch(inputs, columns, threads);
+}

@@ -113,4 +113,28 @@ void linear_8bit(const void* x, int dtype, int64_t inputs, const BsEightBit* wei
   if (weight->kind == 2) linear_few<EightBitRow<2>::Of>(wide, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);
 }
 
+// For rounded products of int8: columns and block are multiples of 64.
+struct Int8Words {
+  static constexpr float x_limit = 32767.0f, few = 1.0f, panel = 1.0f;
+  static constexpr int position(int i) { return i; }
+
+  Int8Words(const BsEightBit& weight, int64_t columns, float) : q(weight), width(columns), in_block(weight.block / GROUP) {}
+  void group(int64_t row, int64_t g, Words* out) const {
+    const uint8_t* p = q.codes + row * width + g * GROUP;
+    __builtin_prefetch(p + 2048);
+    for (int i = 0; i < PIECES; i++) out[i] = widened(p + 2 * L * i);
+  }
+  float scale(int64_t row, int64_t g) const {
+    return q.absmax[row * q.row_stride + (q.block_stride ? g / in_block * q.block_stride : 0)] / LIMITS[0];
+  }
+
+  const BsEightBit& q;
+  int64_t width, in_block;
+};
+
+void linear_int8_rounded(const void* x, int dtype, int64_t inputs, const BsEightBit* weight, int64_t rows, int64_t columns,
+                         const void* bias, void* out, void* scratch, int threads) {
+  linear_rounded<Int8Words>(x, dtype, inputs, *weight, rows, columns, bias, out, scratch, threads);
+}
+
 }  // namespace

@@ -1,6 +1,6 @@
 // NF4 and FP4. Quantizing is bitsandbytes' arithmetic: 1 / absmax, one product, as many codes as midpoints lie below.
 #pragma once
-#include "rows.h"
+#include "rounded.h"
 
 namespace {
 
@@ -169,6 +169,38 @@ void linear_4bit(const void* x, int dtype, int64_t inputs, const BsFourBit* weig
     for (; i < half; i++) even[i] = xm[2 * i], odd[i] = xm[2 * i + 1];
   }
   linear_few<FourBitRow>(parted, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);
+}
+
+// For rounded products: columns and block are multiples of 64.
+struct FourBitWords {
+  static constexpr float x_limit = 16383.0f, few = 8191.0f, panel = 2047.0f;
+  static constexpr int position(int i) { return position4(i); }
+
+  FourBitWords(const BsFourBit& q, int64_t columns, float unit)
+      : packed(q.packed), absmax(q.absmax), groups(columns / GROUP), in_block(q.block / GROUP) {
+    int16_t codes[16];
+    for (int i = 0; i < 16; i++) codes[i] = (int16_t)std::nearbyint(q.table[i] * unit);
+    values = word_table(codes);
+  }
+  void group(int64_t row, int64_t g, Words* out) const {
+    const uint8_t* p = packed + (row * groups + g) * (GROUP / 2);
+    __builtin_prefetch(p + 1024);
+    unpack64(p, values, out);
+  }
+  float scale(int64_t row, int64_t g) const {
+    const int64_t at = row * groups + g;
+    return absmax[in_block == 1 ? at : at / in_block];
+  }
+
+  const uint8_t* packed;
+  const float* absmax;
+  int64_t groups, in_block;
+  WordTable values;
+};
+
+void linear_4bit_rounded(const void* x, int dtype, int64_t inputs, const BsFourBit* weight, int64_t rows, int64_t columns,
+                         const void* bias, void* out, void* scratch, int threads) {
+  linear_rounded<FourBitWords>(x, dtype, inputs, *weight, rows, columns, bias, out, scratch, threads);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // The kernels for avx2; compiled with its flags, called only where the CPU has it.
 #define BS_AVX2
-#include "ternary.h"
+#include "ternary_dots.h"
 
 extern const Kernels bs_avx2;
 const Kernels bs_avx2 = {
@@ -15,4 +15,9 @@ const Kernels bs_avx2 = {
     quantize_ternary,
     dequantize_ternary,
     linear_ternary,
+    rounded_scratch,
+    linear_4bit_rounded,
+    linear_int8_rounded,
+    linear_ternary_rounded,
+    linear_ternary_int8,
 };

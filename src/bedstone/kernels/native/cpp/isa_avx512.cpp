@@ -1,6 +1,6 @@
 // The kernels for avx512; compiled with its flags, called only where the CPU has it.
 #define BS_AVX512
-#include "ternary.h"
+#include "ternary_dots.h"
 
 extern const Kernels bs_avx512;
 const Kernels bs_avx512 = {
@@ -15,4 +15,9 @@ const Kernels bs_avx512 = {
     quantize_ternary,
     dequantize_ternary,
     linear_ternary,
+    rounded_scratch,
+    linear_4bit_rounded,
+    linear_int8_rounded,
+    linear_ternary_rounded,
+    linear_ternary_int8,
 };

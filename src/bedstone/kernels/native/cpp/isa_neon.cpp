@@ -1,6 +1,6 @@
 // The kernels for neon; compiled with its flags, called only where the CPU has it.
 #define BS_NEON
-#include "ternary.h"
+#include "ternary_dots.h"
 
 extern const Kernels bs_neon;
 const Kernels bs_neon = {
@@ -15,4 +15,9 @@ const Kernels bs_neon = {
     quantize_ternary,
     dequantize_ternary,
     linear_ternary,
+    rounded_scratch,
+    linear_4bit_rounded,
+    linear_int8_rounded,
+    linear_ternary_rounded,
+    linear_ternary_int8,
 };

@@ -1,5 +1,5 @@
 // The kernels for portable; compiled with its flags, called only where the CPU has it.
-#include "ternary.h"
+#include "ternary_dots.h"
 
 extern const Kernels bs_portable;
 const Kernels bs_portable = {
@@ -14,4 +14,9 @@ const Kernels bs_portable = {
     quantize_ternary,
     dequantize_ternary,
     linear_ternary,
+    rounded_scratch,
+    linear_4bit_rounded,
+    linear_int8_rounded,
+    linear_ternary_rounded,
+    linear_ternary_int8,
 };

@@ -48,6 +48,7 @@ template <int N> inline Codes right(Codes a) { return {_mm512_srli_epi32(a.v, N)
 inline V as_float(Codes a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline Codes nearest(V a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline void store_bytes(uint8_t* p, Codes a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a.v)); }
+inline void store_ints(int32_t* p, Codes a) { _mm512_storeu_si512(p, a.v); }
 inline Codes twice_plus_above(Codes k, V a, V threshold) {
   Codes two = {_mm512_add_epi32(k.v, k.v)};
   __mmask16 above = _mm512_cmp_ps_mask(a.v, threshold.v, _CMP_GT_OQ);
@@ -127,6 +128,7 @@ inline Codes zero_codes() { return {_mm256_setzero_si256()}; }
 template <int N> inline Codes right(Codes a) { return {_mm256_srli_epi32(a.v, N)}; }
 inline V as_float(Codes a) { return {_mm256_cvtepi32_ps(a.v)}; }
 inline Codes nearest(V a) { return {_mm256_cvtps_epi32(a.v)}; }
+inline void store_ints(int32_t* p, Codes a) { _mm256_storeu_si256((__m256i*)p, a.v); }
 inline void store_bytes(uint8_t* p, Codes a) {
   const __m256i first = _mm256_set1_epi32(0x0c080400), order = _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4);
   __m256i packed = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(a.v, first), order);
@@ -213,6 +215,7 @@ template <int N> inline Codes right(Codes a) { return {vreinterpretq_s32_u32(vsh
 template <> inline Codes right<0>(Codes a) { return a; }
 inline V as_float(Codes a) { return {vcvtq_f32_s32(a.v)}; }
 inline Codes nearest(V a) { return {vcvtnq_s32_f32(a.v)}; }
+inline void store_ints(int32_t* p, Codes a) { vst1q_s32(p, a.v); }
 inline void store_bytes(uint8_t* p, Codes a) {
   int32_t lanes[4];
   vst1q_s32(lanes, a.v);
@@ -284,6 +287,7 @@ template <int N> inline Codes right(Codes a) { BS_EACH a.v[i] = (int32_t)((uint3
 inline V as_float(Codes a) { V r; BS_EACH r.v[i] = (float)a.v[i]; return r; }
 inline Codes nearest(V a) { Codes r; BS_EACH r.v[i] = (int32_t)std::nearbyint(a.v[i]); return r; }
 inline void store_bytes(uint8_t* p, Codes a) { BS_EACH p[i] = (uint8_t)a.v[i]; }
+inline void store_ints(int32_t* p, Codes a) { std::memcpy(p, a.v, sizeof a.v); }
 inline Codes twice_plus_above(Codes k, V a, V threshold) {
   BS_EACH k.v[i] = 2 * k.v[i] + (a.v[i] > threshold.v[i]);
   return k;

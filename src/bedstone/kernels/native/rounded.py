@@ -1,0 +1,62 @@
+"""What the rounded products of the CPU library share: which shapes they take and the memory that they need.
+
+Inputs become whole numbers of 16 bits, one scale a group of 64 columns, so that sums are exact and cost half of a sum of floats. Up to 16 rows
+of x are multiplied while the weight is read; for more of them a panel of the weight is unpacked once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bedstone.kernels.native.library import library, status
+from bedstone.kernels.tiles import multiplies_bfloat16, scratch
+
+if TYPE_CHECKING:
+    from bedstone.kernels.implementation import KernelSpec
+
+GROUP = 64
+"""Columns of x that are rounded together."""
+FEW_ROWS = 16
+"""Rows of x up to which no panel is unpacked."""
+
+
+def unfit(spec: KernelSpec) -> str:
+    """Return why a rounded product would not be faster than an exact one, or nothing.
+
+    Args:
+        spec: Of a product.
+    """
+    if spec.columns % GROUP or not spec.columns:
+        return f"it takes columns in groups of {GROUP}, not {spec.columns}"
+    if spec.inputs <= FEW_ROWS:
+        return ""
+    if spec.dtype is torch.bfloat16 and multiplies_bfloat16():
+        return "this CPU multiplies bfloat16 itself, which is faster for many rows"
+    if status().isa == "avx512":
+        return "with AVX-512 it was never measured to be faster for many rows"
+    return ""
+
+
+def workspace(inputs: int, columns: int) -> int:
+    """Return the bytes that a rounded product takes with the threads that torch uses.
+
+    Args:
+        inputs: Rows of x.
+        columns: Of the weight.
+    """
+    few = inputs * (4 * columns // GROUP + 2 * columns) + 4 * columns
+    return few if inputs <= FEW_ROWS else library().bs_rounded_scratch(inputs, columns, torch.get_num_threads())
+
+
+def scratch_memory(inputs: int, columns: int) -> int | None:
+    """Return the address of kept memory for a product of many rows; of few rows there is none.
+
+    Args:
+        inputs: Rows of x.
+        columns: Of the weight.
+    """
+    if inputs <= FEW_ROWS:
+        return None
+    return scratch(workspace(inputs, columns), torch.uint8, torch.device("cpu"), "rounded").data_ptr()
