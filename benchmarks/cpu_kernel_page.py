@@ -1,9 +1,9 @@
-"""The section on CPU kernels of docs/explanation/kernels.md, written from the result file of `cpu_kernels.py` and from nothing else.
+"""The section on CPU kernels of docs/explanation/kernels.md, written from the result files of `cpu_kernels.py` and `registry_overhead.py`.
 
     python benchmarks/cpu_kernel_page.py            # print it
     python benchmarks/cpu_kernel_page.py --write    # put it between the markers of the page
 
-Numerics classes stand in rows or columns of their own; no sentence adds them up. A test fails when page and result file differ.
+Numerics classes stand in rows or columns of their own; no sentence adds them up. A test fails when page and result files differ.
 """
 
 from __future__ import annotations
@@ -18,21 +18,35 @@ import cpu_kernel_tables as tables
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "explanation" / "kernels.md"
-RESULT = HERE / "results" / "cpu_kernels.json"
 BEGIN, END = "<!-- cpu kernels: written by benchmarks/cpu_kernel_page.py -->", "<!-- end of cpu kernels -->"
 
 
-def section(path: Path) -> str:
-    """Return the section as Markdown."""
-    if not path.is_file():
-        return "Not measured yet: `python benchmarks/cpu_kernels.py`."
-    result = json.loads(path.read_text(encoding="utf-8"))
+def section(folder: Path) -> str:
+    """Return the section as Markdown, from the result files of a folder."""
+    kernels, registry = folder / "cpu_kernels.json", folder / "registry_overhead.json"
+    parts = _kernels(_read(kernels)) if kernels.is_file() else ["Not measured yet: `python benchmarks/cpu_kernels.py`."]
+    if registry.is_file():
+        result = _read(registry)
+        parts.append(f"{tables.overhead(result['figures'])}\n\n{_machine(result)}")
+    return "\n\n".join(parts)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _kernels(result: dict[str, Any]) -> list[str]:
     figures = result["figures"]
     parts = [_introduction(result), tables.targets(figures["targets"])]
     for shape in _shapes(figures):
         cases = [case for case in figures["cases"] if case["shape"] == shape]
         parts += [tables.products(cases), tables.storing(cases), tables.gradients(cases), tables.ahead(cases)]
-    return "\n\n".join(parts)
+    return parts
+
+
+def _machine(result: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if name != "bedstone")
+    return f"{result['cpu']}, {result['cores']} cores, load {result['load'][0]}, {versions}."
 
 
 def _shapes(figures: dict[str, Any]) -> list[list[int]]:
@@ -50,13 +64,11 @@ def _introduction(result: dict[str, Any]) -> str:
         for each in figures["processes"][:2]
         if each["read_gb_per_s"]
     )
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if name != "bedstone")
-    ggml = f"ggml {figures['ggml']}" if figures["ggml"][:1].isdigit() else figures["ggml"]
+    ggml = f"ggml {figures['ggml']}" if figures["ggml"][:1].isdigit() else figures["ggml"].removesuffix(".")
     same = "are" if figures["identical_bits"] else "are **not**"
     count = {name: tables.kept(figures["targets"], name) for name in tables.CLASSES}
     lines = [
-        f"{result['cpu']}, {result['cores']} cores, load {result['load'][0]}, {versions}; {ggml}."
-        + (f" It reads memory at {read}." if read else ""),
+        f"{_machine(result)} {ggml}." + (f" It reads memory at {read}." if read else ""),
         (
             "All contestants of a table take turns in one process whose threads are bound to cores. With 1 thread a figure is the median of the CPU time, "
             "with 2 the best wall time. For up to 8 rows of x everybody's weight goes round through 160 MB of copies."
@@ -74,13 +86,13 @@ def _introduction(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="change the page")
-    parser.add_argument("--result", type=Path, default=RESULT, help="another result file")
+    parser.add_argument("--folder", type=Path, default=HERE / "results", help="another folder of result files")
     options = parser.parse_args()
     if not options.write:
-        sys.stdout.write(section(options.result) + "\n")
+        sys.stdout.write(section(options.folder) + "\n")
         return
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{section(options.result)}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{section(options.folder)}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

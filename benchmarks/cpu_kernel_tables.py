@@ -135,6 +135,22 @@ def ahead(cases: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, *(_row(*row) for row in rows if row[-1])])
 
 
+def overhead(figures: dict[str, Any]) -> str:
+    """Return what asking the registry costs a call."""
+    lines = [
+        f"What asking costs a call, beside {figures['kernel']} ({figures['kernel_ns'] / 1e6:.2f} ms), one thread:",
+        "",
+    ]
+    lines.append(_head("call", "more than without", "at most", "of a kernel"))
+    for case in figures["cases"]:
+        ns = case["unit"] == "ns"
+        shown = f"{case['median'] / 1e3:.2f} µs" if ns else f"{case['median']:.2f} times"
+        target = "" if case["target"] is None else f"{case['target'] / 1e3:g} µs" if ns else f"{case['target']:g} times"
+        cell = shown if case["met"] else f"**{shown}**"
+        lines.append(_row(case["what"], cell, target, f"{case['percent_of_kernel']:.2f} %"))
+    return "\n".join(lines)
+
+
 def _faster(case: dict[str, Any], scheme: str, numerics: str) -> str:
     everybody = case["contestants"]
     start = f"bedstone {scheme} "

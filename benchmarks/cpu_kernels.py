@@ -26,6 +26,7 @@ import record
 
 CHILD = Path(__file__).with_name("cpu_kernel_child.py")
 SHAPES, QUICK_SHAPES = ((4096, 4096), (11008, 4096)), ((128, 256),)
+NOT_BUILT = "ggml is left out: --quick builds nothing, and nobody has built it."
 PACKAGES = ("torch", "bitsandbytes")
 BOUND = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
 NOT_HERE = (
@@ -74,7 +75,7 @@ def ggml() -> tuple[str, str]:
     try:
         return str(build_ggml.build()), ""
     except RuntimeError as error:
-        return "", f"ggml could not be built: {error}."
+        return "", f"ggml is left out: it could not be built, {error}."
 
 
 def judged(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,7 +108,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick and options.folder == record.RESULTS:
         parser.error("--quick measures nothing worth keeping: name another --folder")
-    library, why = (str(build_ggml.library() or ""), "quick") if options.quick else ggml()
+    library, why = (str(build_ggml.library() or ""), NOT_BUILT) if options.quick else ggml()
     print(f"ggml: {library or why}")
     runs = [
         run_child(shape, threads, library, options)

@@ -95,7 +95,7 @@ def test_a_verdict_is_the_quotient_of_its_own_class(figures):
 @pytest.mark.slow
 def test_what_was_not_measured_is_neither_met_nor_missed(figures):
     """Without ggml the file says why, and targets beside it stay open unless there is nothing of ours."""
-    assert figures["ggml"] == "quick"
+    assert figures["ggml"].startswith("ggml is left out")
     beside = [each for each in figures["targets"] if any("ggml" in peer for peer in each["beside"])]
     assert beside
     assert all(each["value"] is None and each["why"] for each in beside)
@@ -105,7 +105,7 @@ def test_what_was_not_measured_is_neither_met_nor_missed(figures):
 
 @pytest.mark.slow
 def test_the_page_has_every_target_and_every_contestant(result, figures):
-    printed = run("cpu_kernel_page.py", "--result", result)
+    printed = run("cpu_kernel_page.py", "--folder", result.parent)
     rows = [line for line in printed.splitlines() if line.startswith("| ")]
     names = ("scheme", "op", "inputs", "kind", "numerics", "implementation", "beside", "stretch")
     wanted = {tuple(str(each[name]) for name in names) for each in figures["targets"]}
