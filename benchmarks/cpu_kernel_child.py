@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from cpu_kernel_cases import Bench, identical_bits
-from cpu_kernel_clock import figures, timed
-from cpu_kernel_ours import left_out
+from cpu_kernel_clock import figures, left_out, timed
 
 if TYPE_CHECKING:
     from cpu_kernel_cases import Case

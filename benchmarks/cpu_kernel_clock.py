@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     import torch
 
-ROUND_BYTES = (
-    160_000_000  # what the copies of a weight hold together for few rows of x: five times the cache measured with
-)
+ROUND_BYTES = 160_000_000
+"""What the copies of a weight hold together for few rows of x: five times the largest cache of the machine that the targets are from."""
 FEW_INPUTS = 8
 SLOW = 2.0  # seconds a call, after which one is enough
 QUIET = 1.2  # the most that the median may be above the best
+left_out: dict[str, str] = {}
+"""What could not take part, and why."""
 
 
 @dataclass

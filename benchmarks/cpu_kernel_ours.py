@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from cpu_kernel_clock import Contestant, peak_growth, relative_error, rotated
+from cpu_kernel_clock import Contestant, left_out, peak_growth, relative_error, rotated
 
 from bedstone import kernels
 from bedstone.kernels.eightbit import packings as eightbit
@@ -31,8 +31,6 @@ PACKINGS = {
     "ternary": ternary.PACKINGS["ternary"],
 }
 SAME_WEIGHT = "the exact product with the same dequantized weight"
-left_out: dict[str, str] = {}
-"""What could not take part, and why."""
 
 
 class Packed:

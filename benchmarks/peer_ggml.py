@@ -6,7 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 import torch
-from cpu_kernel_clock import Contestant, copies, in_turn, relative_error
+from cpu_kernel_clock import Contestant, copies, in_turn, left_out, relative_error, timed
 from cpu_kernel_peers import SAME_WEIGHT, THE_WEIGHT
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Ggml:
         sizes = (*self.weight.shape, len(x), many, self.threads, own_order)
         handle = self.library.gs_weights(TYPES[name], codes.data_ptr(), *sizes)
         if not handle:
+            left_out[f"ggml {name} repack"] = "ggml has no order of its own for this type on this CPU"
             return None
         following = in_turn(list(range(many)))
 
@@ -98,8 +99,6 @@ class Ggml:
 
     def read_gb_per_s(self, seconds: float) -> dict[str, float]:
         """Return how fast this machine reads memory that is in no cache: best and median of windows of 4 MiB."""
-        from cpu_kernel_clock import timed
-
         memory = torch.zeros(READ_BYTES // 8, dtype=torch.int64)
         starts = in_turn(list(range(0, READ_BYTES, WINDOW_BYTES)))
 
