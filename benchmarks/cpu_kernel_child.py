@@ -33,7 +33,7 @@ def measure(shape: tuple[int, int], library: str, seconds: float) -> None:
     bench = Bench(*shape, Path(library) if library else None)
     read = bench.ggml.read_gb_per_s(2 * seconds) if bench.ggml else None
     about = {"shape": shape, "threads": threads, "read_gb_per_s": read, "identical_bits": identical_bits(bench)}
-    say({"machine": about | {"ggml": bench.ggml.version() if bench.ggml else ""}})
+    say({"machine": about | {"ggml": bench.ggml.version() if bench.ggml else "", "huge_pages": huge_pages()}})
     for case in bench.cases():
         say({"case": {"threads": threads, "shape": shape, **measured(case, seconds, threads)}})
     say({"end": {"left_out": left_out, "load": os.getloadavg()}})
@@ -49,6 +49,12 @@ def measured(case: Case, seconds: float, threads: int) -> dict[str, Any]:
         for name, each in case.contestants.items()
     }
     return found
+
+
+def huge_pages() -> str:
+    """Return what Linux does about huge pages, which decides what a fresh output costs: `always`, `madvise` or `never`."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.read_text(encoding="ascii").partition("[")[2].partition("]")[0] if setting.is_file() else "unknown"
 
 
 def say(finding: dict[str, Any]) -> None:
