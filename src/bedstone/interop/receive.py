@@ -16,6 +16,7 @@ from bedstone.core.memory import checked_shape
 from bedstone.core.protocols import lies_on
 from bedstone.core.torch_errors import parse_device
 from bedstone.interop.buffer import TensorBuffer
+from bedstone.interop.cuda_interface import tensor_from_cuda_interface
 from bedstone.interop.dlpack import tensor_from_dlpack
 from bedstone.interop.handle import TensorHandle, tensor_to_handle
 from bedstone.interop.sharing import carrier_dtype, copied
@@ -35,8 +36,10 @@ def handle_to_tensor(
     """Return a tensor on the memory of `source`: same address, same strides, writes seen on both sides.
 
     Args:
-        source: A `TensorHandle`, a tensor, a NumPy array, or any object with `__dlpack__`; its memory lives as long as the
-            tensor. A `TensorBuffer` is copied always, since its bytes cannot change.
+        source: A `TensorHandle`, a tensor, a NumPy, JAX, Warp or CuPy array, a TVM-FFI tensor, any object with `__dlpack__`,
+            or on a GPU with `__cuda_array_interface__` (Numba); its memory lives as long as the tensor. A JAX array must
+            not be written through it, though nothing prevents it. A `TensorBuffer` is copied always, since its bytes
+            cannot change.
         dtype: What the elements must be. An unsigned integer of the same width becomes a dtype that NumPy lacks
             (`bfloat16`, float8, ...), bit for bit, still without a copy.
         device: Where the memory must be; without a number, any device of that kind. For a buffer: where to put it.
@@ -67,6 +70,8 @@ def handle_to_tensor(
         tensor = copied(handle.tensor) if copy else handle.tensor.detach()
     elif hasattr(source, "__dlpack__") and not isinstance(source, type):
         tensor = tensor_from_dlpack(source, copy=copy)
+    elif hasattr(source, "__cuda_array_interface__") and not isinstance(source, type):
+        tensor = tensor_from_cuda_interface(source, copy=copy)
     else:
         raise InvalidConfigError(
             f"`source` (a {type(source).__name__}) must be a TensorHandle, a TensorBuffer, a tensor, or offer __dlpack__.",

@@ -11,7 +11,7 @@ what they were where the receiver says the dtype.
 from __future__ import annotations
 
 import sys
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 
@@ -39,6 +39,20 @@ class SharingError(CoreError, BufferError):
     """Memory that cannot be shared without a copy, or without changing what its numbers mean."""
 
     code: ClassVar[str] = "sharing"
+
+
+class Obstacle(NamedTuple):
+    """Why a framework cannot have a tensor, not even as a copy.
+
+    Attributes:
+        kind: `device`, `dtype`, `shape`, `setting` or `missing`.
+        message: Why, in a sentence.
+        remedy: What to do about it, in another.
+    """
+
+    kind: str
+    message: str
+    remedy: str
 
 
 def carrier_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -110,14 +124,46 @@ def check_shareable(tensor: torch.Tensor) -> None:
         UnsupportedError: As `check_memory`.
         InvalidConfigError: Not a tensor.
     """
+    check_detached(tensor)
+    if bit := lazy_bit(tensor):
+        remedy = "Call tensor.resolve_conj() first." if bit == "conjugate" else "Call tensor.resolve_neg() first."
+        raise SharingError(f"`tensor` has its {bit} bit set, which its memory does not show.", remedy=remedy)
+
+
+def check_detached(tensor: torch.Tensor) -> None:
+    """Refuse a tensor that requires gradients, which follow neither its memory nor a copy in another framework.
+
+    Args:
+        tensor: Any tensor.
+
+    Raises:
+        SharingError: It requires gradients.
+        UnsupportedError: As `check_memory`.
+        InvalidConfigError: Not a tensor.
+    """
     check_memory(tensor)
-    for found, what, remedy in (
-        (tensor.requires_grad, "requires gradients, which cannot follow its memory", "tensor.detach()"),
-        (tensor.is_conj(), "has its conjugate bit set, which its memory does not show", "tensor.resolve_conj()"),
-        (tensor.is_neg(), "has its negative bit set, which its memory does not show", "tensor.resolve_neg()"),
-    ):
-        if found:
-            raise SharingError(f"`tensor` {what}.", remedy=f"Call {remedy} first.")
+    if tensor.requires_grad:
+        raise SharingError(
+            "`tensor` requires gradients, which cannot follow its memory.", remedy="Call tensor.detach() first."
+        )
+
+
+def lazy_bit(tensor: torch.Tensor) -> str:
+    """Return which bit says that the numbers differ from the memory: `conjugate`, `negative` or neither.
+
+    >>> lazy_bit(torch.ones(2, dtype=torch.complex64).conj()), lazy_bit(torch.ones(2))
+    ('conjugate', '')
+    """
+    return "conjugate" if tensor.is_conj() else "negative" if tensor.is_neg() else ""
+
+
+def bits_dtype(dtype: torch.dtype) -> torch.dtype | None:
+    """Return the unsigned integer of the same width, or `None` above four bytes.
+
+    >>> bits_dtype(torch.float16), bits_dtype(torch.complex64)
+    (torch.uint16, None)
+    """
+    return _CARRIERS.get(bytes_per_element(dtype))
 
 
 def copied(tensor: torch.Tensor, *, contiguous: bool = False) -> torch.Tensor:

@@ -11,6 +11,7 @@ linear_4bit on cpu, float32, 1x4096x4096: reference (exact)
 from bedstone.kernels.ask import explain as explain
 from bedstone.kernels.ask import operation as operation
 from bedstone.kernels.ask import select as select
+from bedstone.kernels.ask import why_not_again as why_not_again
 from bedstone.kernels.bench import tune as tune
 from bedstone.kernels.choice import KernelChoice as KernelChoice
 from bedstone.kernels.choice import KernelFallback as KernelFallback
@@ -45,5 +46,6 @@ __all__ = [
     "policy",
     "select",
     "tune",
+    "why_not_again",
     "workspace_bytes",
 ]

@@ -20,9 +20,12 @@ import torch
 from bedstone.core.device import device_report
 from bedstone.core.errors import DimensionMismatchError, UnknownNameError
 from bedstone.kernels.implementation import KernelSpec
+from bedstone.kernels.pins import spec_of
 from bedstone.kernels.registry import operations
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bedstone.kernels.choice import KernelChoice
     from bedstone.kernels.registry import KernelOp
 
@@ -101,6 +104,24 @@ def select(op: str, *args: Any) -> KernelChoice:
     inputs = 0 if first is weight else math.prod(first.shape[:-1])
     columns = weight.shape[-1] if weight.ndim else 1
     return chosen.choice(KernelSpec(first.device.type, first.dtype, inputs, weight.numel() // max(columns, 1), columns))
+
+
+def why_not_again(record: Mapping[str, Any]) -> str:
+    """Return why a choice of an earlier run cannot be made here, or nothing.
+
+    Args:
+        record: One of `chosen_kernels`.
+
+    >>> from bedstone.kernels.pins import as_record
+    >>> why_not_again({"op": "linear_4bit", "implementation": "acme", **as_record(KernelSpec("cpu", torch.float32, 1, 8, 8))})
+    'there is none of that name'
+    """
+    spec, name = spec_of(record), record["implementation"]
+    try:
+        known = {each.name: each for each in operation(record["op"]).implementations}
+    except UnknownNameError:
+        return "there is no such operation"
+    return known[name].cannot(spec) if name in known else "there is none of that name"
 
 
 def _absent(device: str) -> str:

@@ -67,10 +67,22 @@ def as_record(spec: KernelSpec) -> dict[str, Any]:
     return {**spec.shape_class()._asdict(), "dtype": full_name(spec.dtype)}
 
 
-def _read(record: Mapping[str, Any]) -> tuple[tuple[str, KernelSpec], str]:
+def spec_of(record: Mapping[str, Any]) -> KernelSpec:
+    """Return the specification that a record stands for.
+
+    Args:
+        record: One of `chosen_kernels`.
+
+    Raises:
+        InvalidConfigError: It is none.
+    """
     try:
-        spec = KernelSpec(**{name: record[name] for name in KernelSpec._fields})
-        return (str(record["op"]), spec._replace(dtype=parse_dtype(record["dtype"]))), str(record["implementation"])
-    except (KeyError, TypeError) as error:
-        message = f"{dict(record)!r} is no record of a chosen kernel: {error}."
+        fields = {name: record[name] for name in KernelSpec._fields}
+        return KernelSpec(**{**fields, "dtype": parse_dtype(fields["dtype"])})
+    except KeyError as error:
+        message = f"{dict(record)!r} is no record of a chosen kernel: {error} is missing."
         raise InvalidConfigError(message, argument="choices", value=repr(record)) from error
+
+
+def _read(record: Mapping[str, Any]) -> tuple[tuple[str, KernelSpec], str]:
+    return (record["op"], spec_of(record)), record["implementation"]

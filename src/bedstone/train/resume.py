@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bedstone.core.events import emit
+from bedstone.kernels import why_not_again
 from bedstone.repro import CheckpointStore, sha256_file
 from bedstone.train.config import config_hash, hashed_values
 from bedstone.train.errors import ResumeError
@@ -99,6 +100,23 @@ def check_same_run(checkpoint: Checkpoint, bound: dict[str, Any]) -> None:
     _refuse_changes(checkpoint, {part: bound[part] for part in ("model", "data")})
     if differences := _changes(checkpoint.state["conditions"], bound["conditions"]):
         emit(ResumeDiffers(differences="; ".join(differences)))
+
+
+def replayed_kernels(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Return the kernels that a checkpoint's run chose and that can be taken again; say which cannot, and why.
+
+    Args:
+        checkpoint: From `find_checkpoint`; one that an earlier version wrote kept none.
+    """
+    replayed, lost = [], []
+    for record in checkpoint.state.get("kernels", []):
+        reason = why_not_again(record)
+        (lost if reason else replayed).append(
+            record if not reason else f"{record['op']} by {record['implementation']}: {reason}"
+        )
+    if lost:
+        emit(ResumeDiffers(differences="; ".join(dict.fromkeys(lost))))
+    return replayed
 
 
 def _is_whole(folder: RunFolder, config: TrainConfig, summary: Summary) -> bool:

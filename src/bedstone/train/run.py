@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,7 +15,7 @@ import torch
 
 from bedstone.core.errors import InvalidConfigError, StorageError
 from bedstone.core.events import JsonlSink, emit, sink
-from bedstone.kernels import policy
+from bedstone.kernels import chosen_kernels, forget_choices, pinned, policy
 from bedstone.repro import CheckpointStore, RunLock, manifest, write_json_atomic
 from bedstone.train.adapter import load_adapter, trainable
 from bedstone.train.answer import answer
@@ -33,7 +34,7 @@ from bedstone.train.folder import Answer, RunFolder, Summary
 from bedstone.train.loop import measure, save, train
 from bedstone.train.models import load_model, load_tokenizer, locate
 from bedstone.train.report import write_report
-from bedstone.train.resume import check_same_run, find_checkpoint, finished, ties
+from bedstone.train.resume import check_same_run, find_checkpoint, finished, replayed_kernels, ties
 from bedstone.train.session import restore
 from bedstone.train.setup import choose_device, prepare
 from bedstone.train.signals import StopRequested, stop_on_signals
@@ -184,14 +185,17 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
 
 def _train(config: TrainConfig, folder: RunFolder, checkpoint: Checkpoint | None) -> Summary:
     start = time.perf_counter()
+    forget_choices()  # what is kept of them is this run's
     session, source = prepare(config, folder)
     bound = ties(session, source)
+    kernels: list[dict[str, Any]] = []
     if checkpoint is not None:
         check_same_run(checkpoint, bound)
+        kernels = replayed_kernels(checkpoint)
         restore(session, checkpoint.state)
         checkpoint.state.clear()  # its tensors take as much memory as all that is trained
     _write_papers(session, folder, bound)
-    with stop_on_signals(session.stop):
+    with stop_on_signals(session.stop), pinned(kernels):
         _announce(session)
         try:
             if not session.step:
@@ -254,8 +258,15 @@ def _finish(session: Session, folder: RunFolder, after: Measured, seconds: float
             adapter=str(target),
         )
     )
+    _add_kernels(folder)
     folder.write_summary(summary)
     return summary
+
+
+def _add_kernels(folder: RunFolder) -> None:
+    """Note in the manifest which implementation each operation took, which only the run itself could tell."""
+    papers = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    write_json_atomic(folder.manifest, papers | {"kernels": chosen_kernels()})
 
 
 def _interrupted(session: Session, bound: dict[str, Any], folder: RunFolder) -> InterruptedRunError:

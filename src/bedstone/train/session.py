@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bedstone.kernels import current_policy
+from bedstone.kernels import chosen_kernels, current_policy
 from bedstone.kernels.native import status
 from bedstone.repro import capture_rng, restore_rng
 from bedstone.train.adapter import trainable
@@ -97,6 +97,7 @@ def snapshot(session: Session, bound: dict[str, Any]) -> dict[str, Any]:
         "position": {"step": session.step, "epoch": epoch, "window": window},
         "rng": capture_rng(),
         "before": asdict(session.before),
+        "kernels": chosen_kernels(),
         **bound,
     }
 

@@ -15,7 +15,8 @@ from bedstone.kernels.native import library
 SOURCES = Path(library.__file__).parent / "cpp"
 X86 = {
     "isa_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
-    "isa_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
+    "isa_avx512.cpp": (avx512 := ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"]),
+    "isa_avx512_vnni.cpp": [*avx512, "-mavx512vnni"],
 }
 FUZZ = """
 import random, sys
@@ -45,7 +46,10 @@ for _ in range(150):
     for module, arguments in ((fourbit, four), (eightbit, eight), (ternary, three)):
         module.native.dequantize(*arguments, dtype)
         module.native.linear(x, *arguments, random.choice([bias, None]))
+        module.native.linear_rounded(x, *arguments, random.choice([bias, None]))
         module.native.input_grad(grad, *arguments)
+    ternary.native.linear_int8(x, *three, bias)
+    fourbit.native.linear_int8(x, *four, bias)
 print("done")
 """
 

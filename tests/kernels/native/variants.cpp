@@ -62,6 +62,10 @@ auto both(F f) {
   return std::make_pair(f(bs_portable), f(bs_neon));
 }
 
+int64_t k_scratch(int64_t inputs, int64_t columns) {
+  return std::max(bs_portable.rounded_scratch(inputs, columns, 2), bs_neon.rounded_scratch(inputs, columns, 2));
+}
+
 void check(int64_t rows, int64_t columns, int64_t block, int64_t inputs, int dtype, float scale) {
   const auto weight = normal(rows * columns, dtype, scale), x = normal(inputs * columns, dtype, 1), bias = normal(rows, dtype, 1);
   const int64_t count = rows * columns, blocks = (count + block - 1) / block, per_row = (columns + block - 1) / block;
@@ -91,12 +95,21 @@ void check(int64_t rows, int64_t columns, int64_t block, int64_t inputs, int dty
     });
     near("linear_4bit", a, b, inputs * rows, dtype, size);
   }
+  for (int per_tensor : {1, 0})
+    for (int kind : {1, 2}) {
+      auto [qf, rf] = both([&](const Kernels& k) {
+        std::vector<uint8_t> codes(count);
+        k.quantize_8bit(weight.data(), dtype, rows, columns, per_tensor ? columns : block, kind, per_tensor, codes.data(), scales.data(), 2);
+        return codes;
+      });
+      same("quantize_8bit to float8", qf, rf);
+    }
   auto [q8, r8] = both([&](const Kernels& k) {
     std::vector<uint8_t> codes(count);
-    k.quantize_int8(weight.data(), dtype, rows, columns, block, codes.data(), scales.data(), 2);
+    k.quantize_8bit(weight.data(), dtype, rows, columns, block, 0, 0, codes.data(), scales.data(), 2);
     return codes;
   });
-  same("quantize_int8", q8, r8);
+  same("quantize_8bit", q8, r8);
   for (int kind = 0; kind < 3; kind++) {
     const BsEightBit w8 = {q8.data(), scales.data(), per_row, 1, block, kind};
     auto [d, e] = both([&](const Kernels& k) {
@@ -137,6 +150,35 @@ void check(int64_t rows, int64_t columns, int64_t block, int64_t inputs, int dty
     return out;
   });
   near("linear_ternary", a, b, inputs * rows, dtype, size);
+  auto [c, d] = both([&](const Kernels& k) {  // whole numbers: not even the last bit differs
+    std::vector<uint8_t> out(inputs * rows * item);
+    k.linear_ternary_int8(x.data(), dtype, inputs, &by_row, rows, columns, bias.data(), out.data(), 2);
+    return out;
+  });
+  same("linear_ternary_int8", c, d);
+  if (columns % 64 || block % 64) return;
+  std::vector<uint8_t> scratch(k_scratch(inputs, columns));
+  const BsEightBit w8 = {q8.data(), scales.data(), per_row, 1, block, 0};
+  const auto rounded = [&](const char* what, auto multiply) {
+    auto [e, f] = both([&](const Kernels& k) {
+      std::vector<uint8_t> out(inputs * rows * item);
+      multiply(k, out.data());
+      return out;
+    });
+    near(what, e, f, inputs * rows, dtype, size);
+  };
+  rounded("linear_4bit_rounded", [&](const Kernels& k, void* out) {
+    k.linear_4bit_rounded(x.data(), dtype, inputs, &w4, rows, columns, bias.data(), out, scratch.data(), 2);
+  });
+  rounded("linear_4bit_int8", [&](const Kernels& k, void* out) {
+    k.linear_4bit_int8(x.data(), dtype, inputs, &w4, rows, columns, bias.data(), out, 2);
+  });
+  rounded("linear_int8_rounded", [&](const Kernels& k, void* out) {
+    k.linear_int8_rounded(x.data(), dtype, inputs, &w8, rows, columns, bias.data(), out, scratch.data(), 2);
+  });
+  rounded("linear_ternary_rounded", [&](const Kernels& k, void* out) {
+    k.linear_ternary_rounded(x.data(), dtype, inputs, &by_row, rows, columns, bias.data(), out, scratch.data(), 2);
+  });
 }
 
 }  // namespace

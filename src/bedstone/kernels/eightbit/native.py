@@ -1,7 +1,4 @@
-"""One byte a weight, by the compiled CPU library; the same bits as `reference.py`, sums in another order.
-
-Quantizing to float8, or with one scale for the whole tensor, is left to `reference.py`.
-"""
+"""One byte a weight, by the compiled CPU library; the same bits as `reference.py`, sums in another order."""
 
 from __future__ import annotations
 
@@ -23,14 +20,15 @@ def quantize(
     weight: torch.Tensor, code_dtype: torch.dtype, block_size: int, per_tensor: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `reference.quantize`."""
-    if code_dtype is not torch.int8 or per_tensor or not weight.numel():
+    if not weight.numel():
         return reference.quantize(weight, code_dtype, block_size, per_tensor)
     weight = weight.detach().contiguous()
     rows, columns = weight.shape
-    codes = torch.empty(rows, columns, dtype=torch.int8)
-    absmax = torch.empty(rows, -(-columns // block_size), dtype=torch.float32)
-    library().bs_quantize_int8(
-        *(weight.data_ptr(), DTYPES[weight.dtype], rows, columns, block_size),
+    block_size = columns if per_tensor else block_size
+    codes = torch.empty(rows, columns, dtype=code_dtype)
+    absmax = torch.empty((1, 1) if per_tensor else (rows, -(-columns // block_size)), dtype=torch.float32)
+    library().bs_quantize_8bit(
+        *(weight.data_ptr(), DTYPES[weight.dtype], rows, columns, block_size, KINDS[code_dtype], per_tensor),
         *(codes.data_ptr(), absmax.data_ptr(), torch.get_num_threads()),
     )
     return codes, absmax

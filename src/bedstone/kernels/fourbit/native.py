@@ -119,6 +119,31 @@ def linear_rounded(
     return out
 
 
+def linear_int8(
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    absmax: torch.Tensor,
+    nested_absmax: torch.Tensor | None,
+    offset: torch.Tensor | None,
+    shape: list[int],
+    block_size: int,
+    code: str,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """As `reference.linear`, with inputs and code book rounded to 8 bits; what is not made of such groups is computed exactly."""
+    rows, columns = shape
+    if columns % GROUP or block_size % GROUP or not columns or (bias is not None and bias.dtype != x.dtype):
+        return linear(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias)
+    scales = dequantize_absmax(absmax, nested_absmax, offset).contiguous()
+    x, packed = x.contiguous(), packed.contiguous()
+    out = x.new_empty(*x.shape[:-1], rows)
+    library().bs_linear_4bit_int8(
+        *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, packed.data_ptr(), scales.data_ptr(), _table(code)),
+        *(block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+    )
+    return out
+
+
 def input_grad(
     grad: torch.Tensor,
     packed: torch.Tensor,

@@ -101,6 +101,12 @@ def _rounded_linear_workspace(x, packed, absmax, nested_absmax, offset, shape, b
     return needed + _scale_bytes(absmax, nested_absmax)
 
 
+def _int8_linear_workspace(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias):  # noqa: ANN001, ANN202
+    del packed, offset, block_size, code, bias
+    inputs, columns = math.prod(x.shape[:-1]), shape[1]
+    return inputs * (columns + 4 * columns // rounded.GROUP) + 4 * columns + _scale_bytes(absmax, nested_absmax)
+
+
 def _native_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, shape, block_size, code):  # noqa: ANN001, ANN202
     del packed, offset, block_size, code
     return product_workspace(grad, *shape, align=1 + shape[1] % 2) + _scale_bytes(absmax, nested_absmax)
@@ -146,6 +152,13 @@ _linear = KernelOp(
         name="native_rounded",
         numerics="rounded",
         unfit=rounded.unfit,
+    ),
+    compiled(
+        native.linear_int8,
+        _int8_linear_workspace,
+        name="native_int8",
+        numerics="approximate",
+        unfit=rounded.unfit_columns,
     ),
     compiled(native.linear, _native_linear_workspace),
     KernelImpl("reference", reference.linear, _linear_workspace),

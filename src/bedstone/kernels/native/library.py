@@ -28,11 +28,12 @@ _PLACED = (_SIZE, _SIZE, _SIZE)  # row stride, block stride, block
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "quantize_4bit": (_POINTER, _INT, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER, _POINTER, _INT),
     "dequantize_4bit": (_POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _INT, _INT),
-    "linear_4bit": (
-        *(_POINTER, _INT, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
+    **dict.fromkeys(
+        ("linear_4bit", "linear_4bit_int8"),
+        (_POINTER, _INT, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
     ),
     "dequantize_absmax": (_POINTER, _POINTER, ctypes.c_float, _POINTER, _SIZE, _POINTER, _INT),
-    "quantize_int8": (_POINTER, _INT, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
+    "quantize_8bit": (_POINTER, _INT, _SIZE, _SIZE, _SIZE, _INT, _INT, _POINTER, _POINTER, _INT),
     "dequantize_8bit": (_POINTER, _INT, _POINTER, *_PLACED, _SIZE, _SIZE, _POINTER, _INT, _INT),
     "linear_8bit": (
         *(_POINTER, _INT, _SIZE, _POINTER, _INT, _POINTER, *_PLACED, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
@@ -61,7 +62,7 @@ class NativeStatus:
     """Whether the compiled library runs here.
 
     Attributes:
-        isa: The instruction set that it uses: `avx512`, `avx2`, `neon` or `portable`; empty when it does not run.
+        isa: The instruction set that it uses: `avx512_vnni`, `avx512`, `avx2`, `neon` or `portable`; empty when it does not run.
         reason: Why it does not run; empty when it does.
         remedy: What to do about that.
     """
@@ -94,7 +95,7 @@ def use_isa(name: str) -> None:
     """Let the library use another instruction set from now on: to compare them, or to leave one that misbehaves.
 
     Args:
-        name: One that this CPU has: `avx512`, `avx2`, `neon`, `portable`.
+        name: One that this CPU has: `avx512_vnni`, `avx512`, `avx2`, `neon`, `portable`.
 
     Raises:
         UnknownNameError: The CPU or this build has none of that name, or there is no library.
@@ -111,7 +112,9 @@ def isas() -> tuple[str, ...]:
     if loaded is None:
         return ()
     before = loaded.bs_name()
-    found = tuple(name for name in ("avx512", "avx2", "neon", "portable") if loaded.bs_use(name.encode()))
+    found = tuple(
+        name for name in ("avx512_vnni", "avx512", "avx2", "neon", "portable") if loaded.bs_use(name.encode())
+    )
     loaded.bs_use(before)
     return found
 

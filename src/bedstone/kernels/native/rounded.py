@@ -22,19 +22,28 @@ FEW_ROWS = 16
 """Rows of x up to which no panel is unpacked."""
 
 
+def unfit_columns(spec: KernelSpec) -> str:
+    """Return that the columns are no whole groups, or nothing.
+
+    Args:
+        spec: Of a product.
+    """
+    whole = spec.columns and not spec.columns % GROUP
+    return "" if whole else f"it takes columns in groups of {GROUP}, not {spec.columns}"
+
+
 def unfit(spec: KernelSpec) -> str:
     """Return why a rounded product would not be faster than an exact one, or nothing.
 
     Args:
         spec: Of a product.
     """
-    if spec.columns % GROUP or not spec.columns:
-        return f"it takes columns in groups of {GROUP}, not {spec.columns}"
-    if spec.inputs <= FEW_ROWS:
-        return ""
+    reason = unfit_columns(spec)
+    if reason or spec.inputs <= FEW_ROWS:
+        return reason
     if spec.dtype is torch.bfloat16 and multiplies_bfloat16():
         return "this CPU multiplies bfloat16 itself, which is faster for many rows"
-    if status().isa == "avx512":
+    if status().isa.startswith("avx512"):
         return "with AVX-512 it was never measured to be faster for many rows"
     return ""
 

@@ -42,8 +42,9 @@ struct Kernels {
                       const void* bias, void* out, int threads);
   void (*dequantize_absmax)(const uint8_t* absmax, const float* nested, float offset, const float* table, int64_t count,
                             float* out, int threads);
-  void (*quantize_int8)(const void* weight, int dtype, int64_t rows, int64_t columns, int64_t block, uint8_t* codes,
-                        float* absmax, int threads);
+  // kind as of BsEightBit; per_tensor: one absmax for all, block is the number of columns.
+  void (*quantize_8bit)(const void* weight, int dtype, int64_t rows, int64_t columns, int64_t block, int kind, int per_tensor,
+                        uint8_t* codes, float* absmax, int threads);
   void (*dequantize_8bit)(const BsEightBit* weight, int64_t rows, int64_t columns, void* out, int dtype, int threads);
   void (*linear_8bit)(const void* x, int dtype, int64_t inputs, const BsEightBit* weight, int64_t rows, int64_t columns,
                       const void* bias, void* out, int threads);
@@ -59,6 +60,9 @@ struct Kernels {
                               const void* bias, void* out, void* scratch, int threads);
   void (*linear_int8_rounded)(const void* x, int dtype, int64_t inputs, const BsEightBit* weight, int64_t rows, int64_t columns,
                               const void* bias, void* out, void* scratch, int threads);
+  // The approximate product: inputs and code book rounded to 8 bits; columns and block are multiples of 64.
+  void (*linear_4bit_int8)(const void* x, int dtype, int64_t inputs, const BsFourBit* weight, int64_t rows, int64_t columns,
+                           const void* bias, void* out, int threads);
   // Inputs rounded to two digits, or to 8 bits, a row of x; one scale a row of the weight, or one for all.
   void (*linear_ternary_rounded)(const void* x, int dtype, int64_t inputs, const BsTernary* weight, int64_t rows, int64_t columns,
                                  const void* bias, void* out, void* scratch, int threads);

@@ -5,7 +5,7 @@
 
 extern const Kernels bs_portable;
 #if defined(BS_HAS_X86)
-extern const Kernels bs_avx2, bs_avx512;
+extern const Kernels bs_avx2, bs_avx512, bs_avx512_vnni;
 #endif
 #if defined(BS_HAS_NEON)
 extern const Kernels bs_neon;
@@ -15,14 +15,15 @@ namespace {
 
 // The variants that this CPU runs, best first; ends with null.
 const Kernels* const* usable() {
-  static const Kernels* found[4] = {};
+  static const Kernels* found[5] = {};
   if (found[0]) return found;
   int n = 0;
 #if defined(BS_HAS_X86)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    found[n++] = &bs_avx512;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && __builtin_cpu_supports("avx512vnni")) found[n++] = &bs_avx512_vnni;
+  if (avx512) found[n++] = &bs_avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) found[n++] = &bs_avx2;
 #endif
 #if defined(BS_HAS_NEON)
@@ -75,9 +76,9 @@ API void bs_dequantize_absmax(const uint8_t* absmax, const float* nested, float 
                               float* out, int threads) {
   chosen()->dequantize_absmax(absmax, nested, offset, table, count, out, threads);
 }
-API void bs_quantize_int8(const void* weight, int dtype, int64_t rows, int64_t columns, int64_t block, uint8_t* codes,
-                          float* absmax, int threads) {
-  chosen()->quantize_int8(weight, dtype, rows, columns, block, codes, absmax, threads);
+API void bs_quantize_8bit(const void* weight, int dtype, int64_t rows, int64_t columns, int64_t block, int kind, int per_tensor,
+                          uint8_t* codes, float* absmax, int threads) {
+  chosen()->quantize_8bit(weight, dtype, rows, columns, block, kind, per_tensor, codes, absmax, threads);
 }
 API void bs_dequantize_8bit(const uint8_t* codes, int kind, const float* absmax, int64_t row_stride, int64_t block_stride,
                             int64_t block, int64_t rows, int64_t columns, void* out, int dtype, int threads) {
@@ -128,4 +129,10 @@ API void bs_linear_ternary_int8(const void* x, int dtype, int64_t inputs, const 
 }
 API int64_t bs_rounded_scratch(int64_t inputs, int64_t columns, int threads) {
   return chosen()->rounded_scratch(inputs, columns, threads);
+}
+API void bs_linear_4bit_int8(const void* x, int dtype, int64_t inputs, const uint8_t* packed, const float* absmax,
+                             const float* table, int64_t block, int64_t rows, int64_t columns, const void* bias, void* out,
+                             int threads) {
+  const BsFourBit q = {packed, absmax, table, block};
+  chosen()->linear_4bit_int8(x, dtype, inputs, &q, rows, columns, bias, out, threads);
 }

@@ -1,4 +1,4 @@
-// Products of packed trits with 8-bit integers: Bytes holds 32 of them, what a chunk of 128 trits takes.
+// Products of 8-bit integers: Bytes holds 32 of them, what a chunk of 128 trits or a group of 64 four-bit codes takes.
 #pragma once
 #include "words.h"
 
@@ -13,6 +13,17 @@ inline Shorts no_shorts() { return {_mm256_setzero_si256()}; }
 // Adds neighbours: unsigned codes of two bits times signed bytes.
 inline Shorts add_codes(Shorts sum, Bytes codes, Bytes x) { return {_mm256_add_epi16(sum.v, _mm256_maddubs_epi16(codes.v, x.v))}; }
 inline Ints add_shorts(Ints sum, Shorts a) { return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(a.v, _mm256_set1_epi16(1)))}; }
+struct ByteTable { __m256i v; };
+inline ByteTable byte_table(const int8_t* t) { return {_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)t))}; }
+inline Bytes lookup_high(const ByteTable& t, Bytes two) {
+  return {_mm256_shuffle_epi8(t.v, _mm256_and_si256(_mm256_srli_epi16(two.v, 4), _mm256_set1_epi8(15)))};
+}
+inline Bytes lookup_low(const ByteTable& t, Bytes two) { return {_mm256_shuffle_epi8(t.v, _mm256_and_si256(two.v, _mm256_set1_epi8(15)))}; }
+// Both signed, within +-127; adds four neighbours.
+inline Ints add_bytes(Ints sum, Bytes a, Bytes b) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a.v), _mm256_sign_epi8(b.v, a.v));
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
 inline int32_t whole(Ints a) {
   __m128i x = _mm_add_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
   x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
@@ -34,6 +45,17 @@ inline int16x8_t add_half(int16x8_t sum, int8x16_t codes, int8x16_t x) {
 }
 inline Shorts add_codes(Shorts sum, Bytes codes, Bytes x) { return {add_half(add_half(sum.v, codes.a, x.a), codes.b, x.b)}; }
 inline Ints add_shorts(Ints sum, Shorts a) { return {vpadalq_s16(sum.v, a.v)}; }
+struct ByteTable { int8x16_t v; };
+inline ByteTable byte_table(const int8_t* t) { return {vld1q_s8(t)}; }
+inline int8x16_t high_of(int8x16_t a) { return vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(a), 4)); }
+inline int8x16_t low_of(int8x16_t a) { return vandq_s8(a, vdupq_n_s8(15)); }
+inline int8x16_t look(const ByteTable& t, int8x16_t k) { return vqtbl1q_s8(t.v, vreinterpretq_u8_s8(k)); }
+inline Bytes lookup_high(const ByteTable& t, Bytes two) { return {look(t, high_of(two.a)), look(t, high_of(two.b))}; }
+inline Bytes lookup_low(const ByteTable& t, Bytes two) { return {look(t, low_of(two.a)), look(t, low_of(two.b))}; }
+inline int32x4_t add_bytes_half(int32x4_t sum, int8x16_t a, int8x16_t b) {
+  return vpadalq_s16(vpadalq_s16(sum, vmull_s8(vget_low_s8(a), vget_low_s8(b))), vmull_high_s8(a, b));
+}
+inline Ints add_bytes(Ints sum, Bytes a, Bytes b) { return {add_bytes_half(add_bytes_half(sum.v, a.a, b.a), a.b, b.b)}; }
 inline int32_t whole(Ints a) { return vaddvq_s32(a.v); }
 
 #else
@@ -55,6 +77,24 @@ inline Shorts add_codes(Shorts sum, Bytes codes, Bytes x) {
 }
 inline Ints add_shorts(Ints sum, Shorts a) {
   for (int i = 0; i < 8; i++) sum.v[i % L] += a.v[i];
+  return sum;
+}
+struct ByteTable { int8_t v[16]; };
+inline ByteTable byte_table(const int8_t* t) {
+  ByteTable r;
+  std::memcpy(r.v, t, 16);
+  return r;
+}
+inline Bytes lookup_high(const ByteTable& t, Bytes two) {
+  for (int i = 0; i < 32; i++) two.v[i] = t.v[(uint8_t)two.v[i] >> 4];
+  return two;
+}
+inline Bytes lookup_low(const ByteTable& t, Bytes two) {
+  for (int i = 0; i < 32; i++) two.v[i] = t.v[two.v[i] & 15];
+  return two;
+}
+inline Ints add_bytes(Ints sum, Bytes a, Bytes b) {
+  for (int i = 0; i < 32; i++) sum.v[i % L] += a.v[i] * b.v[i];
   return sum;
 }
 inline int32_t whole(Ints a) { return a.v[0] + a.v[1] + a.v[2] + a.v[3]; }

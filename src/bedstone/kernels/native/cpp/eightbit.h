@@ -8,26 +8,74 @@ constexpr float TINY = 0x1p-100f, LIFT = 0x1p64f;  // below TINY, limit / absmax
 constexpr float LARGEST = 0x1.fffffep127f;
 constexpr float LIMITS[3] = {127.0f, 448.0f, 57344.0f};
 
-void quantize_int8(const void* weight, int dtype, int64_t rows, int64_t columns, int64_t block, uint8_t* codes,
+// A float32 to the nearest float8, as torch converts it: what is too large becomes NaN, of e5m2 infinity. Without a branch, so that a
+// compiler makes vectors of it.
+template <int KIND>
+inline uint8_t to_float8(float value) {
+  constexpr int mantissa = KIND == 1 ? 3 : 2, bias = KIND == 1 ? 7 : 15, shift = 23 - mantissa;
+  constexpr uint32_t above = KIND == 1 ? 0x43f00000u : 0x47800000u;    // from here on it is no finite float8: 480, 65536
+  constexpr uint32_t normal = (uint32_t)(127 - bias + 1) << 23;          // the smallest that is not subnormal
+  constexpr uint32_t subnormal = (uint32_t)(127 - bias + shift + 1) << 23;  // adding this leaves the bits of a subnormal at the right
+  const uint32_t bits = float_to_bits(value), sign = bits & 0x80000000u, size = bits ^ sign;
+  const uint32_t small = float_to_bits(bits_to_float(size) + bits_to_float(subnormal)) - subnormal;
+  const uint32_t large = (size + ((uint32_t)(bias - 127) << 23) + ((1u << (shift - 1)) - 1) + (size >> shift & 1)) >> shift;
+  const uint32_t beyond = KIND == 1 ? 0x7fu : size > 0x7f800000u ? 0x7fu : 0x7cu;
+  const uint32_t code = size >= above ? beyond : size < normal ? small : large;
+  return (uint8_t)(code | sign >> 24);
+}
+
+// One block: absmax and codes, or codes by a given absmax.
+template <int KIND>
+void quantize_block(const float* w, int64_t size, float most, uint8_t* q) {
+  float lift = 1.0f;
+  if (most < TINY) lift = LIFT, most *= LIFT;
+  const float scale = most == 0.0f ? 0.0f : LIMITS[KIND] * (1.0f / most);  // two roundings, as torch divides a number by a tensor
+  int64_t i = 0;
+  if (KIND == 0)
+    for (; i + W <= size; i += W) store_bytes(q + i, nearest(load(w + i) * all(lift) * all(scale)));
+  if (KIND == 0)
+    for (; i < size; i++) q[i] = (uint8_t)(int8_t)std::nearbyint(w[i] * lift * scale);
+  else
+    for (; i < size; i++) q[i] = to_float8<KIND>(w[i] * lift * scale);
+}
+
+// With one scale for all, block is the number of columns.
+template <int KIND>
+void quantize_kind(const void* weight, int dtype, int64_t rows, int64_t columns, int64_t block, bool per_tensor, uint8_t* codes,
                    float* absmax, int threads) {
   const int64_t blocks = (columns + block - 1) / block;
-  in_parallel(rows, 1, rows * columns, threads, [&](int64_t from, int64_t to) {
-    std::vector<float> wide(dtype == FLOAT32 ? 0 : columns);
-    for (int64_t r = from; r < to; r++) {
-      const float* row = (const float*)weight + r * columns;
-      if (dtype != FLOAT32) widen(weight, dtype, r * columns, columns, wide.data()), row = wide.data();
-      for (int64_t b = 0; b < blocks; b++) {
-        const float* w = row + b * block;
-        uint8_t* q = codes + r * columns + b * block;
-        int64_t size = std::min(block, columns - b * block), i = 0;
-        float most = absmax[r * blocks + b] = absmax_of(w, size), lift = 1.0f;
-        if (most < TINY) lift = LIFT, most *= LIFT;
-        const float scale = most == 0.0f ? 0.0f : 127.0f * (1.0f / most);  // two roundings, as torch divides a number by a tensor
-        for (; i + W <= size; i += W) store_bytes(q + i, nearest(load(w + i) * all(lift) * all(scale)));
-        for (; i < size; i++) q[i] = (uint8_t)(int8_t)std::nearbyint(w[i] * lift * scale);
+  auto by_rows = [&](auto body) {
+    in_parallel(rows, 1, rows * columns, threads, [&](int64_t from, int64_t to) {
+      std::vector<float> wide(dtype == FLOAT32 ? 0 : columns);
+      for (int64_t r = from; r < to; r++) {
+        const float* row = (const float*)weight + r * columns;
+        if (dtype != FLOAT32) widen(weight, dtype, r * columns, columns, wide.data()), row = wide.data();
+        body(r, row);
       }
-    }
-  });
+    });
+  };
+  if (!per_tensor) {
+    by_rows([&](int64_t r, const float* row) {
+      for (int64_t b = 0; b < blocks; b++) {
+        const int64_t start = b * block, size = std::min(block, columns - start);
+        const float most = absmax[r * blocks + b] = absmax_of(row + start, size);
+        quantize_block<KIND>(row + start, size, most, codes + r * columns + start);
+      }
+    });
+    return;
+  }
+  std::vector<float> largest_of(rows);
+  by_rows([&](int64_t r, const float* row) { largest_of[r] = absmax_of(row, columns); });
+  float most = 0.0f;
+  for (float each : largest_of) most = each > most || each != each ? each : most;
+  *absmax = most;
+  by_rows([&](int64_t r, const float* row) { quantize_block<KIND>(row, columns, most, codes + r * columns); });
+}
+
+void quantize_8bit(const void* weight, int dtype, int64_t rows, int64_t columns, int64_t block, int kind, int per_tensor,
+                   uint8_t* codes, float* absmax, int threads) {
+  auto run = kind == 0 ? quantize_kind<0> : kind == 1 ? quantize_kind<1> : quantize_kind<2>;
+  run(weight, dtype, rows, columns, block, per_tensor != 0, codes, absmax, threads);
 }
 
 // A float8 is moved to where float32 has its exponent, then scaled: subnormals come out right, no table is read. What lies beyond the

@@ -1,5 +1,6 @@
 // The kernels for avx512; compiled with its flags, called only where the CPU has it.
 #define BS_AVX512
+#include "fourbit_bytes.h"
 #include "ternary_dots.h"
 
 extern const Kernels bs_avx512;
@@ -9,7 +10,7 @@ const Kernels bs_avx512 = {
     dequantize_4bit,
     linear_4bit,
     dequantize_absmax,
-    quantize_int8,
+    quantize_8bit,
     dequantize_8bit,
     linear_8bit,
     quantize_ternary,
@@ -18,6 +19,7 @@ const Kernels bs_avx512 = {
     rounded_scratch,
     linear_4bit_rounded,
     linear_int8_rounded,
+    linear_4bit_int8,
     linear_ternary_rounded,
     linear_ternary_int8,
 };

@@ -1,4 +1,5 @@
 // The kernels for portable; compiled with its flags, called only where the CPU has it.
+#include "fourbit_bytes.h"
 #include "ternary_dots.h"
 
 extern const Kernels bs_portable;
@@ -8,7 +9,7 @@ const Kernels bs_portable = {
     dequantize_4bit,
     linear_4bit,
     dequantize_absmax,
-    quantize_int8,
+    quantize_8bit,
     dequantize_8bit,
     linear_8bit,
     quantize_ternary,
@@ -17,6 +18,7 @@ const Kernels bs_portable = {
     rounded_scratch,
     linear_4bit_rounded,
     linear_int8_rounded,
+    linear_4bit_int8,
     linear_ternary_rounded,
     linear_ternary_int8,
 };

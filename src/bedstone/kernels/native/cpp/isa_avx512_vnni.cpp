@@ -1,0 +1,25 @@
+// The kernels for avx512 with VNNI; compiled with its flags, called only where the CPU has it.
+#define BS_AVX512
+#include "fourbit_bytes.h"
+#include "ternary_dots.h"
+
+extern const Kernels bs_avx512_vnni;
+const Kernels bs_avx512_vnni = {
+    "avx512_vnni",
+    quantize_4bit,
+    dequantize_4bit,
+    linear_4bit,
+    dequantize_absmax,
+    quantize_8bit,
+    dequantize_8bit,
+    linear_8bit,
+    quantize_ternary,
+    dequantize_ternary,
+    linear_ternary,
+    rounded_scratch,
+    linear_4bit_rounded,
+    linear_int8_rounded,
+    linear_4bit_int8,
+    linear_ternary_rounded,
+    linear_ternary_int8,
+};
