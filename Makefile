@@ -68,6 +68,9 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	$(BIN)/python benchmarks/decode.py
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/cross_entropy.py
 	$(BIN)/python benchmarks/packed_page.py --write
+	-$(BIN)/python benchmarks/cpu_kernels.py
+	$(BIN)/python benchmarks/cpu_kernel_page.py --write
+	-$(BIN)/python benchmarks/registry_overhead.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bitlinear_loss.py
 	$(BIN)/python benchmarks/bitlinear_loss.py --write
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tuner_table.py

@@ -21,12 +21,15 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "runs": len(values)}
 
 
-def write(name: str, figures: dict[str, Any], *, packages: tuple[str, ...] = ("torch",)) -> Path:
-    """Write `results/<name>.json` and return its path; prints where it lies."""
-    path = RESULTS / f"{name}.json"
-    RESULTS.mkdir(exist_ok=True)
+def write(
+    name: str, figures: dict[str, Any], *, packages: tuple[str, ...] = ("torch",), folder: Path = RESULTS
+) -> Path:
+    """Write `results/<name>.json`, or into another folder, and return its path; prints where it lies."""
+    path = folder / f"{name}.json"
+    folder.mkdir(exist_ok=True)
     path.write_text(json.dumps({"benchmark": name, **_circumstances(packages), "figures": figures}, indent=2) + "\n")
-    print(f"wrote {path.relative_to(Path(__file__).parent.parent)}")
+    home = Path(__file__).parent.parent
+    print(f"wrote {path.relative_to(home) if path.is_relative_to(home) else path}")
     return path
 
 

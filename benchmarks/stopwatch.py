@@ -44,9 +44,16 @@ def by_turns(measures: Mapping[str, Callable[[], T]], rounds: int, *, what: str)
     return {name: values[1:] for name, values in found.items()}
 
 
-def time_statements(statements: Iterable[str], names: dict[str, Any], rounds: int) -> dict[str, list[float]]:
+def time_statements(
+    statements: Iterable[str],
+    names: dict[str, Any],
+    rounds: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Return nanoseconds a call of each statement, looped for at least 20 ms with the garbage collector off."""
-    return by_turns({code: _looped(code, names) for code in dict.fromkeys(statements)}, rounds, what="statements")
+    looped = {code: _looped(code, names, clock) for code in dict.fromkeys(statements)}
+    return by_turns(looped, rounds, what="statements")
 
 
 def time_children(
@@ -60,8 +67,8 @@ def time_children(
     return {label: [one[label] for one in found] for found in results.values() for label in found[0]}
 
 
-def _looped(code: str, names: dict[str, Any]) -> Callable[[], float]:
-    timer = timeit.Timer(code, globals=names)  # timeit turns the garbage collector off
+def _looped(code: str, names: dict[str, Any], clock: Callable[[], float]) -> Callable[[], float]:
+    timer = timeit.Timer(code, timer=clock, globals=names)  # timeit turns the garbage collector off
     loops = 1
     while (took := timer.timeit(loops)) < LOOP_S:
         loops = max(loops + 1, min(10 * loops, int(1.3 * loops * LOOP_S / max(took, 1e-9))))

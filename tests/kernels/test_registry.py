@@ -137,6 +137,42 @@ def test_an_implementation_that_fails_is_told_and_nothing_else_is_tried():
         del operations["failing_op"]
 
 
+def test_a_bound_operation_keeps_the_choice_of_its_birth(op):
+    """A later policy does not reach it, and the operation itself is not asked again."""
+    with policy("require:coarse"):
+        bound = op.bind(SPEC)
+    op.describe = None
+    with policy("reference"):
+        bound()
+    assert op.ran == ["coarse"]
+
+
+def test_a_bound_operation_that_cannot_is_refused_when_it_is_bound(op):
+    """With the reason, as a call is."""
+    with policy("require:picky"), pytest.raises(KernelError, match="it takes bfloat16 only"):
+        op.bind(SPEC)
+    assert op.ran == []
+
+
+def test_a_bound_implementation_that_fails_is_told_as_in_a_call():
+    """Operation, implementation and shapes; an error of plain torch stays as it is."""
+
+    def fails(x):
+        raise ValueError("no luck")
+
+    failing = KernelOp(
+        "testing_bound", lambda x: SPEC, KernelImpl("native", fails, len), KernelImpl("reference", fails, len)
+    )
+    try:
+        with pytest.raises(KernelError, match="testing_bound failed in its implementation 'native'") as caught:
+            failing.bind(SPEC)(torch.ones(2, 3))
+        assert caught.value.shapes == ((2, 3),)
+        with policy("reference"), pytest.raises(ValueError, match="no luck"):
+            failing.bind(SPEC)(torch.ones(2, 3))
+    finally:
+        del operations["testing_bound"]
+
+
 def test_an_extension_comes_first_and_can_be_left_out(monkeypatch):
     """Its `unfit` decides; the policy can name ours."""
     from bedstone.kernels import fourbit

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -51,6 +52,22 @@ class KernelSpec(NamedTuple):
     columns: int
     contiguous: bool = True
     grad: bool = False
+
+    @classmethod
+    def of_product(cls, x: torch.Tensor, rows: int, columns: int) -> KernelSpec:
+        """Return that of a product of x with a packed weight. Every call asks, so this takes the shortest way to each answer.
+
+        Args:
+            x: `[..., rows]` or `[..., columns]`.
+            rows: Of the weight.
+            columns: Of the weight.
+
+        >>> str(KernelSpec.of_product(torch.ones(2, 3, 8), 4, 8))
+        'cpu, float32, 6x4x8'
+        """
+        last = x.shape[-1]
+        inputs = x.numel() // last if last else math.prod(x.shape[:-1])
+        return cls("cpu" if x.is_cpu else x.device.type, x.dtype, inputs, rows, columns)
 
     def shape_class(self) -> KernelSpec:
         """Return the specification that stands for all of nearly as many rows: M up to the next power of two.

@@ -8,6 +8,7 @@ specification. Implementations of other packages come before ours: an entry poin
 
 from __future__ import annotations
 
+import functools
 import statistics
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,7 +88,29 @@ class KernelOp:
             KernelError: It failed; nothing else was tried.
         """
         spec = self.describe(*args)
-        chosen = self._chosen.get(spec) or self._choose(spec, args)
+        return self._run(self._chosen.get(spec) or self._choose(spec, args), *args)
+
+    def bind(self, spec: KernelSpec) -> Callable[..., Any]:
+        """Return what calling the operation with arguments of one specification does, the choice made now instead of at each call.
+
+        A module that knows what it will be called with binds when it is built and saves the question at each call. A later change of the
+        policy does not reach it.
+
+        Args:
+            spec: Of all arguments that it will be called with; nobody looks again.
+
+        Raises:
+            KernelError: The policy requires an implementation that cannot.
+
+        >>> from bedstone.kernels.ask import operation
+        >>> quantize = operation("nf4_quantize")
+        >>> weight = torch.ones(2, 64)
+        >>> quantize.bind(quantize.describe(weight, 64, "nf4"))(weight, 64, "nf4")[1]
+        tensor([1., 1.])
+        """
+        return functools.partial(self._run, self._chosen.get(spec) or self._choose(spec, None))
+
+    def _run(self, chosen: KernelImpl, *args: Any) -> Any:
         try:
             return chosen.call(*args)
         except (CoreError, torch.OutOfMemoryError):

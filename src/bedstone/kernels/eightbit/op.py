@@ -113,7 +113,7 @@ def _spec_of_dense(codes, absmax, block_size, dtype):  # noqa: ANN001, ANN202
 
 def _spec_of_product(x, codes, absmax, block_size, bias=None):  # noqa: ANN001, ANN202
     del absmax, block_size, bias
-    return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *codes.shape)
+    return KernelSpec.of_product(x, *codes.shape)
 
 
 _quantize = KernelOp(

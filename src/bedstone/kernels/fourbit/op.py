@@ -124,7 +124,7 @@ def _spec_of_dense(packed, absmax, nested_absmax, offset, shape, block_size, cod
 
 def _spec_of_product(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias=None):  # noqa: ANN001, ANN202
     del packed, absmax, nested_absmax, offset, block_size, code, bias
-    return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *shape)
+    return KernelSpec.of_product(x, *shape)
 
 
 _quantize = KernelOp(

@@ -143,7 +143,7 @@ def _spec_of_dense(packed, scale, shape, block_size, dtype):  # noqa: ANN001, AN
 
 def _spec_of_product(x, packed, scale, shape, block_size, bias=None):  # noqa: ANN001, ANN202
     del packed, scale, block_size, bias
-    return KernelSpec(x.device.type, x.dtype, math.prod(x.shape[:-1]), *shape)
+    return KernelSpec.of_product(x, *shape)
 
 
 def _unfit_rounded(spec: KernelSpec) -> str:
