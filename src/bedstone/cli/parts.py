@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PURPOSE = {
     "train": "fine-tuning, that is `bedstone train` and `bedstone generate`",
     "gguf": "base models in GGUF files",
+    "interop": "sharing memory with JAX, Numba, Warp and TVM-FFI",
+    "kernels": "Triton's GPU kernels",
     "dev": "working on bedstone itself",
     "docs": "building the documentation of bedstone",
 }
@@ -31,7 +33,6 @@ SINGLE_PACKAGES = {
     "accelerate": "used by transformers to place large models",
     "bitsandbytes": "quantized weights and optimizers on GPUs",
     "datasets": "data sets of the Hugging Face hub",
-    "triton": "compiled GPU kernels",
 }
 """Packages that no extra asks for and that change what a machine can do."""
 

@@ -38,7 +38,7 @@ def refusal(**keys) -> str:
         ("gradient_checkpointing", "yes", 'must be true or false, not "yes".'),
         ("gradient_checkpointing", "true", 'must be true or false, not "true". Remove the quotes.'),
         ("gradient_checkpointing", 1, "must be true or false, not 1."),
-        ("kernels", "fast", 'must be auto, exact, reference or require:<implementation>, not "fast".'),
+        ("kernels", "fast", 'must be auto, measure, exact, reference or require:<implementation>, each also with `,strict` behind it, not "fast".'),
         ("output_dir", 5, "must be text, not 5. Put it in quotes."),
         ("output_dir", "", 'must not be empty, not "".'),
         ("output_dir", ["a"], 'must be text, not ["a"].'),
