@@ -144,11 +144,11 @@ def _dense_buffer(matrix: torch.Tensor, start: int, stop: int, columns: int) -> 
 
 def _absmean(weight: torch.Tensor, block_size: int, per_tensor: bool) -> torch.Tensor:
     if per_tensor:  # in one go, since the order of the sum decides the last bit, and transformers sums so
-        return (
-            weight.to(torch.float32, copy=True).abs_().mean().view(1, 1)
-            if weight.numel()
-            else _float32_zeros(weight, 1, 1)
-        )
+        if not weight.numel():
+            return _float32_zeros(weight, 1, 1)
+        sizes = empty_output(weight.shape, torch.float32, weight.device)
+        torch.abs(weight if weight.dtype is torch.float32 else sizes.copy_(weight), out=sizes)
+        return sizes.mean().view(1, 1)
     tiles = row_tiles(*weight.shape, tile_bytes=SMALL_TILE)
     parts = [block_absmean(weight[start:stop].float(), block_size) for start, stop in tiles]
     return torch.cat(parts) if parts else _float32_zeros(weight, 0, blocks_in(weight.shape[1], block_size))

@@ -45,28 +45,40 @@ void quantize_ternary(const void* weight, int dtype, int64_t rows, int64_t colum
   });
 }
 
-// The trits of one row as floats.
-inline void unpack_row(const uint8_t* p, int64_t columns, const Table trits, float* out) {
+// Trits of one row from a table of their values, which may hold the scale already.
+inline void unpack_row(const uint8_t* p, int64_t columns, const float* values, void* out, int dtype, int64_t start) {
+  const Table trits = table(values);
   for (int64_t k = 0; k < columns; k += CHUNK) {
     const int64_t stride = std::min(CHUNK / 4, (columns - k + 3) / 4);
-    for (int n = 0; n < 4; n++) {
-      float* o = out + k + n * stride;
-      const int64_t size = std::min(stride, columns - k - n * stride);
-      int64_t i = 0;
-      for (; i + W <= size; i += W) store(o + i, lookup(trits, plane(p + i, n)));
-      for (; i < size; i++) o[i] = TRITS[p[i] >> (2 * n) & 3];
-    }
+    int64_t i = 0;
+    if (k + CHUNK <= columns)
+      for (; i + W <= stride; i += W) {
+        const Codes four = bytes(p + i);
+        put_all(out, dtype, start + k + i, lookup4(trits, four));
+        put_all(out, dtype, start + k + i + stride, lookup4(trits, right<2>(four)));
+        put_all(out, dtype, start + k + i + 2 * stride, lookup4(trits, right<4>(four)));
+        put_all(out, dtype, start + k + i + 3 * stride, lookup4(trits, right<6>(four)));
+      }
+    for (; i < stride; i++)
+      for (int n = 0; n < 4; n++)
+        if (k + n * stride + i < columns) put(out, dtype, start + k + n * stride + i, values[p[i] >> (2 * n) & 3]);
     p += stride;
   }
 }
 
 void dequantize_ternary(const BsTernary* q, int64_t rows, int64_t columns, void* out, int dtype, int threads) {
   const int64_t width = trit_bytes(columns);
-  const Table trits = table(TRITS);
   in_parallel(rows, 1, rows * columns, threads, [&](int64_t from, int64_t to) {
-    std::vector<float> wide(columns);
+    std::vector<float> wide(q->block < columns ? columns : 0);
+    float values[16];
     for (int64_t r = from; r < to; r++) {
-      unpack_row(q->packed + r * width, columns, trits, wide.data());
+      const uint8_t* p = q->packed + r * width;
+      if (q->block >= columns) {  // one scale: it is multiplied into the table
+        for (int i = 0; i < 16; i++) values[i] = TRITS[i] * q->scale[r * q->row_stride];
+        unpack_row(p, columns, values, out, dtype, r * columns);
+        continue;
+      }
+      unpack_row(p, columns, TRITS, wide.data(), FLOAT32, 0);
       for (int64_t k = 0, b = 0; k < columns; k += q->block, b++) {
         const float s = q->scale[r * q->row_stride + b * q->block_stride];
         const int64_t size = std::min(q->block, columns - k);
