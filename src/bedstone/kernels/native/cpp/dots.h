@@ -9,9 +9,14 @@ struct Bytes { __m256i v; };
 struct Shorts { __m256i v; };
 inline Bytes bytes32(const void* p) { return {_mm256_loadu_si256((const __m256i*)p)}; }
 template <int N> inline Bytes two_bits(Bytes a) { return {_mm256_and_si256(_mm256_srli_epi16(a.v, 2 * N), _mm256_set1_epi8(3))}; }
+template <int N> inline Bytes two_bits_times_4(Bytes a) {  // of plane 2 N + 1, without moving them to the right
+  return {_mm256_and_si256(N ? _mm256_srli_epi16(a.v, 4) : a.v, _mm256_set1_epi8(12))};
+}
 inline Shorts no_shorts() { return {_mm256_setzero_si256()}; }
 // Adds neighbours: unsigned codes of two bits times signed bytes.
 inline Shorts add_codes(Shorts sum, Bytes codes, Bytes x) { return {_mm256_add_epi16(sum.v, _mm256_maddubs_epi16(codes.v, x.v))}; }
+// Keeps a sum in its register: a compiler that regroups the additions of several planes runs out of registers.
+inline void settle(Shorts& a) { asm("" : "+x"(a.v)); }
 inline Ints add_shorts(Ints sum, Shorts a) { return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(a.v, _mm256_set1_epi16(1)))}; }
 struct ByteTable { __m256i v; };
 inline ByteTable byte_table(const int8_t* t) { return {_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)t))}; }
@@ -39,11 +44,17 @@ template <int N> inline int8x16_t two_bits_of(int8x16_t a) {
   return vreinterpretq_s8_u8(vandq_u8(N ? vshrq_n_u8(u, N ? 2 * N : 1) : u, vdupq_n_u8(3)));
 }
 template <int N> inline Bytes two_bits(Bytes a) { return {two_bits_of<N>(a.a), two_bits_of<N>(a.b)}; }
+template <int N> inline int8x16_t two_bits_times_4_of(int8x16_t a) {
+  const uint8x16_t u = vreinterpretq_u8_s8(a);
+  return vreinterpretq_s8_u8(vandq_u8(N ? vshrq_n_u8(u, 4) : u, vdupq_n_u8(12)));
+}
+template <int N> inline Bytes two_bits_times_4(Bytes a) { return {two_bits_times_4_of<N>(a.a), two_bits_times_4_of<N>(a.b)}; }
 inline Shorts no_shorts() { return {vdupq_n_s16(0)}; }
 inline int16x8_t add_half(int16x8_t sum, int8x16_t codes, int8x16_t x) {
   return vaddq_s16(sum, vpaddq_s16(vmull_s8(vget_low_s8(codes), vget_low_s8(x)), vmull_high_s8(codes, x)));
 }
 inline Shorts add_codes(Shorts sum, Bytes codes, Bytes x) { return {add_half(add_half(sum.v, codes.a, x.a), codes.b, x.b)}; }
+inline void settle(Shorts&) {}
 inline Ints add_shorts(Ints sum, Shorts a) { return {vpadalq_s16(sum.v, a.v)}; }
 struct ByteTable { int8x16_t v; };
 inline ByteTable byte_table(const int8_t* t) { return {vld1q_s8(t)}; }
@@ -70,11 +81,16 @@ template <int N> inline Bytes two_bits(Bytes a) {
   for (int i = 0; i < 32; i++) a.v[i] = (int8_t)((uint8_t)a.v[i] >> (2 * N) & 3);
   return a;
 }
+template <int N> inline Bytes two_bits_times_4(Bytes a) {
+  for (int i = 0; i < 32; i++) a.v[i] = (int8_t)((uint8_t)a.v[i] >> (4 * N) & 12);
+  return a;
+}
 inline Shorts no_shorts() { return {}; }
 inline Shorts add_codes(Shorts sum, Bytes codes, Bytes x) {
   for (int i = 0; i < 32; i++) sum.v[i % 8] = (int16_t)(sum.v[i % 8] + codes.v[i] * x.v[i]);
   return sum;
 }
+inline void settle(Shorts&) {}
 inline Ints add_shorts(Ints sum, Shorts a) {
   for (int i = 0; i < 8; i++) sum.v[i % L] += a.v[i];
   return sum;

@@ -47,6 +47,29 @@ void round_bytes(const float* x, int64_t columns, int64_t chunks, int8_t* out, f
   }
 }
 
+// One row of the weight with one row of bytes. Every other plane stays where it is and is summed by itself, four times too large: half of the
+// shifts are saved, where reading the weight is all there is to do.
+inline int32_t code_dot(const int8_t* x, const uint8_t* p, int64_t width, int64_t chunks, int64_t whole_chunks) {
+  Ints once = no_ints(), four_times = no_ints();
+  for (int64_t first = 0; first < chunks; first += SAFE) {
+    Shorts a = no_shorts(), b = no_shorts(), c = no_shorts(), d = no_shorts();
+    for (int64_t k = first; k < std::min(chunks, first + SAFE); k++) {
+      const uint8_t* at = p + k * (CHUNK / 4);
+      const int8_t* xk = x + k * CHUNK;
+      uint8_t last[CHUNK / 4] = {};
+      if (k >= whole_chunks) std::memcpy(last, at, width - k * (CHUNK / 4));
+      __builtin_prefetch(at + 2048);
+      const Bytes w = bytes32(k < whole_chunks ? at : last);
+      a = add_codes(a, two_bits<0>(w), bytes32(xk)), settle(a);
+      b = add_codes(b, two_bits_times_4<0>(w), bytes32(xk + CHUNK / 4)), settle(b);
+      c = add_codes(c, two_bits<2>(w), bytes32(xk + CHUNK / 2)), settle(c);
+      d = add_codes(d, two_bits_times_4<1>(w), bytes32(xk + 3 * (CHUNK / 4))), settle(d);
+    }
+    once = add_shorts(add_shorts(once, a), c), four_times = add_shorts(add_shorts(four_times, b), d);
+  }
+  return whole(once) + whole(four_times) / 4;
+}
+
 // R rows of the weight with M rows of bytes.
 template <int R, int M>
 inline void code_dots(const int8_t* x, const uint8_t* p, int64_t width, int64_t chunks, int64_t whole_chunks, int32_t sums[R][M]) {
@@ -78,7 +101,7 @@ inline void code_dots(const int8_t* x, const uint8_t* p, int64_t width, int64_t 
         for (int m = 0; m < M; m++) {
           const Bytes xm = bytes32(x + m * chunks * CHUNK + c * CHUNK + N * (CHUNK / 4));
 #pragma GCC unroll 4
-          for (int r = 0; r < R; r++) part[r][m] = add_codes(part[r][m], codes[r], xm);
+          for (int r = 0; r < R; r++) part[r][m] = add_codes(part[r][m], codes[r], xm), settle(part[r][m]);
         }
       };
       plane(std::integral_constant<int, 0>{}), plane(std::integral_constant<int, 1>{});
@@ -118,14 +141,15 @@ void linear_ternary_digits(const void* x, int dtype, int64_t inputs, const BsTer
         for (; d + M <= digits; d += M) {
           int64_t r = 0;
           int32_t found[R][M];
-          for (; r + R <= count; r += R) {
+          for (; R > 1 && r + R <= count; r += R) {
             code_dots<R, M>(codes + d * chunks * CHUNK, p + r * width, width, chunks, columns / CHUNK, found);
             for (int a = 0; a < R; a++)
               for (int b = 0; b < M; b++) sums[(d + b) * BAND + r + a] = found[a][b];
           }
           int32_t last[1][M];
           for (; r < count; r++) {
-            code_dots<1, M>(codes + d * chunks * CHUNK, p + r * width, width, chunks, columns / CHUNK, last);
+            if (M == 1) last[0][0] = code_dot(codes + d * chunks * CHUNK, p + r * width, width, chunks, columns / CHUNK);
+            else code_dots<1, M>(codes + d * chunks * CHUNK, p + r * width, width, chunks, columns / CHUNK, last);
             for (int b = 0; b < M; b++) sums[(d + b) * BAND + r] = last[0][b];
           }
         }
