@@ -19,6 +19,8 @@ from bedstone.kernels.implementation import KernelImpl as KernelImpl
 from bedstone.kernels.implementation import KernelSpec as KernelSpec
 from bedstone.kernels.implementation import extensions as extensions
 from bedstone.kernels.library import workspace_bytes as workspace_bytes
+from bedstone.kernels.norms import layer_norm as layer_norm
+from bedstone.kernels.norms import rms_norm as rms_norm
 from bedstone.kernels.pins import pinned as pinned
 from bedstone.kernels.policies import current_policy as current_policy
 from bedstone.kernels.policies import policy as policy
@@ -39,10 +41,12 @@ __all__ = [
     "explain",
     "extensions",
     "forget_choices",
+    "layer_norm",
     "operation",
     "operations",
     "pinned",
     "policy",
+    "rms_norm",
     "select",
     "tune",
     "workspace_bytes",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FORMATS = {"nf4": "4bit", "fp4": "4bit", "int8": "8bit", "fp8": "8bit", "ternary": "ternary"}
 """The format that a scheme's weights are kept in."""
-FOLDERS = ("fourbit", "eightbit", "ternary", "cross_entropy")
+FOLDERS = ("fourbit", "eightbit", "ternary", "cross_entropy", "norms")
 
 
 def operation(name: str) -> KernelOp:
