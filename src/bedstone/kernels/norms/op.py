@@ -9,7 +9,7 @@ import torch  # noqa: TC002 - the examples need it
 from bedstone.core.errors import InvalidConfigError, ShapeMismatchError
 from bedstone.kernels.composed import ComposedOp, spec_of
 from bedstone.kernels.implementation import KernelImpl
-from bedstone.kernels.norms import reference
+from bedstone.kernels.norms import liger, reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,14 +85,15 @@ def _check_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 def _rms_spec(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, rounding: str) -> KernelSpec:
     del eps
     columns = weight.shape[0]
-    options = f"{rounding} offset" if offset else rounding
+    options = " ".join([*["gemma"] * (rounding == "gemma"), *["offset"] * bool(offset)])
     return spec_of(x, x.numel() // max(columns, 1), 1, columns, options, (weight,))
 
 
 def _layer_spec(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float) -> KernelSpec:
     del eps
     columns = weight.shape[0]
-    return spec_of(x, x.numel() // max(columns, 1), 1, columns, others=(weight, bias))
+    options = "no-bias" if bias is None else ""
+    return spec_of(x, x.numel() // max(columns, 1), 1, columns, options, (weight, bias))
 
 
 def _workspace(x: torch.Tensor, weight: torch.Tensor, *options: Any) -> int:
@@ -108,8 +109,12 @@ def _rms_sample(offset: float, rounding: str) -> Sample:
     return make
 
 
-def _layer_sample(spec: KernelSpec, normal: Callable[..., torch.Tensor]) -> tuple[Any, ...]:
-    return normal(spec.inputs, spec.columns), normal(spec.columns), normal(spec.columns), 1e-5
+def _layer_sample(*, with_bias: bool) -> Sample:
+    def make(spec: KernelSpec, normal: Callable[..., torch.Tensor]) -> tuple[Any, ...]:
+        x, weight, bias = normal(spec.inputs, spec.columns), normal(spec.columns), normal(spec.columns)
+        return x, weight, bias if with_bias else None, 1e-5
+
+    return make
 
 
 rms_norm_op = ComposedOp(
@@ -121,6 +126,7 @@ rms_norm_op = ComposedOp(
 layer_norm_op = ComposedOp(
     "layer_norm",
     _layer_spec,
+    liger.LAYER_NORM,
     KernelImpl("reference", reference.layer_norm, _workspace),
-    samples={"plain": _layer_sample},
+    samples={"plain": _layer_sample(with_bias=True), "no bias": _layer_sample(with_bias=False)},
 )
