@@ -15,11 +15,26 @@ from bedstone.kernels.bench import tune as tune
 from bedstone.kernels.choice import KernelChoice as KernelChoice
 from bedstone.kernels.choice import KernelFallback as KernelFallback
 from bedstone.kernels.gated import glu as glu
+from bedstone.kernels.graphs import FUSION_HINTS as FUSION_HINTS
+from bedstone.kernels.graphs import FusionHint as FusionHint
+from bedstone.kernels.graphs import Rewrite as Rewrite
+from bedstone.kernels.graphs import RewriteError as RewriteError
+from bedstone.kernels.graphs import rewrite as rewrite
+from bedstone.kernels.graphs import rewrite_all as rewrite_all
 from bedstone.kernels.implementation import KernelExtension as KernelExtension
 from bedstone.kernels.implementation import KernelImpl as KernelImpl
 from bedstone.kernels.implementation import KernelSpec as KernelSpec
 from bedstone.kernels.implementation import extensions as extensions
 from bedstone.kernels.library import workspace_bytes as workspace_bytes
+from bedstone.kernels.modules import Applied as Applied
+from bedstone.kernels.modules import ApplyReport as ApplyReport
+from bedstone.kernels.modules import KernelsApplied as KernelsApplied
+from bedstone.kernels.modules import ModuleReport as ModuleReport
+from bedstone.kernels.modules import Replacement as Replacement
+from bedstone.kernels.modules import apply as apply
+from bedstone.kernels.modules import replacements as replacements
+from bedstone.kernels.modules import restore as restore
+from bedstone.kernels.modules import sample_rows as sample_rows
 from bedstone.kernels.norms import layer_norm as layer_norm
 from bedstone.kernels.norms import rms_norm as rms_norm
 from bedstone.kernels.pins import pinned as pinned
@@ -34,6 +49,21 @@ from bedstone.kernels.sdpa import attention as attention
 from bedstone.kernels.sdpa import attention_varlen as attention_varlen
 
 __all__ = [
+    "FUSION_HINTS",
+    "FusionHint",
+    "Rewrite",
+    "RewriteError",
+    "rewrite",
+    "rewrite_all",
+    "Applied",
+    "ApplyReport",
+    "KernelsApplied",
+    "ModuleReport",
+    "Replacement",
+    "apply",
+    "replacements",
+    "restore",
+    "sample_rows",
     "KernelChoice",
     "KernelExtension",
     "KernelFallback",

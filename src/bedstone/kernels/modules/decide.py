@@ -83,7 +83,7 @@ def _tried(module: nn.Module, replacement: Replacement) -> Decision:
         return Decision(reason)
     forwards = replacement.make(module, op.bound() if op else _no_operation)
     trials = [compare(module, forward, inputs, numerics) for forward in forwards]
-    best = min(range(len(trials)), key=lambda number: trials[number].apart.largest)
+    best = min(range(len(trials)), key=lambda number: (trials[number].output.largest, trials[number].gradient.largest))
     if not trials[best].apart.agrees:
         return Decision(f"the new forward is another: {trials[best].apart}")
     gain = _gain(trials[best], op)

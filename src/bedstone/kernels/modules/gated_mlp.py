@@ -9,20 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
 
+from bedstone.kernels.gated.op import ACTIVATIONS, glu, glu_op
 from bedstone.kernels.modules.replacement import Forward, Replacement, sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import nn
+
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-}
 
 
 def _recognises(module: nn.Module) -> bool:
@@ -30,32 +26,30 @@ def _recognises(module: nn.Module) -> bool:
     return all(children.get(name) is not None for name in _PROJECTIONS) and hasattr(module, "act_fn")
 
 
-def _activation(module: nn.Module) -> str:
+def _activation(module: Any) -> str:
     probe = torch.linspace(-6, 6, 25)
     with torch.no_grad():
-        found = module.act_fn(probe)
-    return next((name for name, each in ACTIVATIONS.items() if torch.allclose(found, each(probe), rtol=0, atol=1e-6)), "")
+        found, one = module.act_fn(probe), torch.ones(25)
+        return next((name for name in ACTIVATIONS if torch.allclose(found, glu(probe, one, name), rtol=0, atol=1e-6)), "")
 
 
-def _unfit(module: nn.Module) -> str:
+def _unfit(module: Any) -> str:
     if not isinstance(getattr(module.gate_proj, "in_features", None), int):
         return "its gate projection does not tell its width"
     return "" if _activation(module) else "its activation is neither SiLU nor GELU"
 
 
-def _inputs(module: nn.Module) -> tuple[torch.Tensor, ...]:
-    columns: Any = module.gate_proj.in_features
-    return (sample_rows(module, columns),)
+def _inputs(module: Any) -> tuple[torch.Tensor, ...]:
+    return (sample_rows(module, module.gate_proj.in_features),)
 
 
 def _forwards(module: nn.Module, call: Callable[..., Any]) -> tuple[Forward, ...]:
-    del call
-    activation = ACTIVATIONS[_activation(module)]
+    activation = _activation(module)
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(activation(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(call(self.gate_proj(x), self.up_proj(x), activation))
 
     return (forward,)
 
 
-GATED_MLP = Replacement(recognises=_recognises, unfit=_unfit, inputs=_inputs, make=_forwards)
+GATED_MLP = Replacement(recognises=_recognises, unfit=_unfit, inputs=_inputs, make=_forwards, op=glu_op)
