@@ -21,7 +21,7 @@ from bedstone.core.errors import InvalidConfigError
 from bedstone.kernels.graphs.errors import RewriteError
 from bedstone.kernels.graphs.inputs import inputs_of
 from bedstone.kernels.graphs.trace import name_of, operations_in, placeholders_in, traced, working_copy
-from bedstone.kernels.graphs.verify import compared
+from bedstone.kernels.graphs.verify import compared, in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +119,7 @@ def _verified(
     except InvalidConfigError:
         raise
     except Exception as error:
-        message = f"With `{name}` the graph fails, {type(error).__name__}: {str(error).splitlines()[0]}"
+        message = f"With `{name}` the graph fails, {in_a_line(error)}."
         raise RewriteError(message, rewrite=name, remedy="The graph is as it was.") from error
     if not apart.agrees:
         remedy = f"The graph is as it was. If that is near enough, say so by `numerics` (={numerics!r})."

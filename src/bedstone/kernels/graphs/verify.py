@@ -45,9 +45,18 @@ def _ran_old(old: GraphModule, inputs: tuple[Any, ...]) -> dict[str, Any]:
     try:
         return _outputs(old, copied(inputs, grad=False))
     except Exception as error:
-        message = f"The graph does not take the `inputs`, {type(error).__name__}: {str(error).splitlines()[0]}"
+        message = f"The graph does not take the `inputs`, {in_a_line(error)}."
         remedy = "Give arguments that `graph_module(*inputs)` takes."
         raise InvalidConfigError(message, argument="inputs", remedy=remedy) from error
+
+
+def in_a_line(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says.
+
+    >>> in_a_line(ValueError("Too large."))
+    'ValueError: Too large'
+    """
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '').rstrip('.')}"
 
 
 def _outputs(graph: GraphModule, inputs: tuple[Any, ...], *, grad: bool = False) -> dict[str, Any]:
