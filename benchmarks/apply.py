@@ -104,7 +104,9 @@ def main() -> None:
     arms = {arm: decoding(arm, folder, 2 if quick else 12) for arm in ("bedstone nf4", "dense fp32")}
     for arm, each in arms.items():
         speeds = [each["tokens_per_s"][name]["median"] for name in ("before", "after")]
-        print(f"decode, {arm:<13} {speeds[0]:.1f} -> {speeds[1]:.1f} tokens/s, {each['times_as_fast']['median']:.3f} times as fast")
+        print(
+            f"decode, {arm:<13} {speeds[0]:.1f} -> {speeds[1]:.1f} tokens/s, {each['times_as_fast']['median']:.3f} times as fast"
+        )
     slower = [each for each in norms if each["times_as_fast"]["median"] < 0.95]
     same = all(each["same_text"] for each in arms.values())
     if not quick:

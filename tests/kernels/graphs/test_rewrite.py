@@ -200,7 +200,9 @@ def test_the_error_is_one_of_the_tree():
 def test_our_hints_find_norm_and_gated_unit_in_traced_and_exported_graphs():
     for old, inputs in ((symbolic_trace(Block()), (X,)), (exported(), None)):
         new = rewrite_all(old, inputs=inputs)
-        kept = [each.name.removesuffix(" of torch.export") for each in new.meta["bedstone_rewrites"] if not each.refused]
+        kept = [
+            each.name.removesuffix(" of torch.export") for each in new.meta["bedstone_rewrites"] if not each.refused
+        ]
         assert kept == ["rms_norm", "swiglu"]
         assert len(new.meta["bedstone_rewrites"]) == 4
         for name, expected in old(X).items():

@@ -214,7 +214,9 @@ def test_what_computes_something_else_is_refused_with_the_reason(kind, reason):
 
 def test_torchs_own_norms_gain_nothing_and_are_replaced_when_the_policy_asks():
     norms = nn.ModuleList([nn.RMSNorm(8), nn.LayerNorm(8), nn.LayerNorm(8, bias=False)])
-    expected = f"rms_norm: matched 0 of 1; 1 skipped: {AS_MANY_CALLS}\nlayer_norm: matched 0 of 2; 2 skipped: {AS_MANY_CALLS}"
+    expected = (
+        f"rms_norm: matched 0 of 1; 1 skipped: {AS_MANY_CALLS}\nlayer_norm: matched 0 of 2; 2 skipped: {AS_MANY_CALLS}"
+    )
     assert str(apply(norms).report()) == expected
     x = torch.randn(4, 8)
     before = [norm(x) for norm in norms]
@@ -225,7 +227,13 @@ def test_torchs_own_norms_gain_nothing_and_are_replaced_when_the_policy_asks():
 
 
 def test_modules_that_only_look_alike_are_not_recognised():
-    others = [nn.GroupNorm(2, 8), nn.BatchNorm1d(8), nn.InstanceNorm1d(8, affine=True), nn.LayerNorm((2, 4)), nn.Linear(2, 2)]
+    others = [
+        nn.GroupNorm(2, 8),
+        nn.BatchNorm1d(8),
+        nn.InstanceNorm1d(8, affine=True),
+        nn.LayerNorm((2, 4)),
+        nn.Linear(2, 2),
+    ]
     assert str(apply(nn.ModuleList(others)).report()) == "no module that a replacement is known for"
 
 

@@ -76,9 +76,7 @@ def rewrite_all(
     new = working_copy(graph_module)
     for hint in FUSION_HINTS if hints is None else hints:
         try:
-            new = rewrite(
-                new, hint.pattern, hint.replacement, inputs=inputs, numerics=hint.numerics, name=hint.name
-            )
+            new = rewrite(new, hint.pattern, hint.replacement, inputs=inputs, numerics=hint.numerics, name=hint.name)
         except RewriteError as error:
             new.meta[RECORD] = [*new.meta.get(RECORD, ()), Rewrite(hint.name, 0, refused=error.message)]
     return new
@@ -113,7 +111,9 @@ def _rms_norm_aten(x: Any, weight: Any, eps: Any, dtype: Any) -> Any:
 
 FUSION_HINTS = (
     FusionHint("rms_norm", _rms_norm, lambda x, weight, eps: fused_rms_norm(x, weight, eps)),
-    FusionHint("rms_norm of torch.export", _rms_norm_aten, lambda x, weight, eps, dtype: fused_rms_norm(x, weight, eps)),  # noqa: ARG005 - both take the same
+    FusionHint(
+        "rms_norm of torch.export", _rms_norm_aten, lambda x, weight, eps, dtype: fused_rms_norm(x, weight, eps)
+    ),  # noqa: ARG005 - both take the same
     FusionHint("swiglu", lambda gate, up: F.silu(gate) * up, lambda gate, up: fused_swiglu(gate, up)),
     FusionHint(
         "swiglu of torch.export",

@@ -134,7 +134,10 @@ def _check(graph_module: GraphModule, numerics: str) -> None:
         kind = type(graph_module).__name__
         remedy = "Trace it: `torch.fx.symbolic_trace(model)`, or `torch.export.export(model, inputs).module()`."
         raise InvalidConfigError(
-            f"`graph_module` must be a torch.fx.GraphModule, not {kind}.", argument="graph_module", value=kind, remedy=remedy
+            f"`graph_module` must be a torch.fx.GraphModule, not {kind}.",
+            argument="graph_module",
+            value=kind,
+            remedy=remedy,
         )
     if numerics not in ("exact", "rounded", "approximate"):
         message = f"`numerics` (={numerics!r}) must be exact, rounded or approximate."

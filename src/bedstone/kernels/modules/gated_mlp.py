@@ -30,7 +30,9 @@ def _activation(module: Any) -> str:
     probe = torch.linspace(-6, 6, 25)
     with torch.no_grad():
         found, one = module.act_fn(probe), torch.ones(25)
-        return next((name for name in ACTIVATIONS if torch.allclose(found, glu(probe, one, name), rtol=0, atol=1e-6)), "")
+        return next(
+            (name for name in ACTIVATIONS if torch.allclose(found, glu(probe, one, name), rtol=0, atol=1e-6)), ""
+        )
 
 
 def _unfit(module: Any) -> str:

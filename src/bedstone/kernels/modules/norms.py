@@ -25,7 +25,13 @@ def _holds(module: nn.Module, *parameters: str) -> bool:
     own = vars(module)["_parameters"]
     vectors = all(each is None or each.ndim == 1 for each in own.values())
     nothing_else = not module._buffers and not module._modules  # noqa: SLF001 - no other way to ask without a walk
-    return set(own) == set(parameters) and own["weight"] is not None and vectors and nothing_else and _epsilon(module) != ""
+    return (
+        set(own) == set(parameters)
+        and own["weight"] is not None
+        and vectors
+        and nothing_else
+        and _epsilon(module) != ""
+    )
 
 
 def _epsilon(module: nn.Module) -> str:

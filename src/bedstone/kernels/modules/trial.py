@@ -83,7 +83,9 @@ def _gradients(
         if a is not None and b is not None:
             found.append(difference(a, b, name, numerics))
         elif a is not b:
-            found.append(Difference(float("inf"), 1.0, f"{name} is missing from {'the new' if a is None else 'its own'}"))
+            found.append(
+                Difference(float("inf"), 1.0, f"{name} is missing from {'the new' if a is None else 'its own'}")
+            )
     return found
 
 
