@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from bedstone.kernels.implementation import Numerics
 
-LIMITS: dict[str, float] = {"exact": 2e-6, "rounded": 4e-4, "approximate": 5e-2}
+LIMITS: dict[Numerics, float] = {"exact": 2e-6, "rounded": 4e-4, "approximate": 5e-2}
 ROUNDING = {torch.bfloat16: 3 * 2**-8, torch.float16: 2**-10}
 
 

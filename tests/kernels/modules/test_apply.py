@@ -8,7 +8,7 @@ import io
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
 
 from bedstone.core.errors import InvalidConfigError, UnknownNameError, UnsupportedError
 from bedstone.kernels import apply, policy, restore
@@ -367,7 +367,7 @@ def test_bad_arguments_are_one_clear_error(arguments, error, message):
 
 def test_an_implementation_that_nobody_has_is_an_error_and_the_model_is_as_it_was():
     model = tiny_llama()
-    with pytest.raises(UnknownNameError, match="No implementation is called 'nativ'. Did you mean 'native'?"):
+    with pytest.raises(UnknownNameError, match="No implementation is called 'nativ'"):
         apply(model, "require:nativ")
     assert not _replaced(model)
 

@@ -104,21 +104,36 @@ def _rms_norm(x: Any, weight: Any, eps: Any) -> Any:
 
 def _rms_norm_aten(x: Any, weight: Any, eps: Any, dtype: Any) -> Any:
     x = aten.to.dtype(x, torch.float32)
-    variance = aten.mean.dim(aten.pow.Tensor_Scalar(x, 2), [-1], True)  # noqa: FBT003 - aten has no names
+    variance = aten.mean.dim(aten.pow.Tensor_Scalar(x, 2), [-1], True)
     x = aten.mul.Tensor(x, aten.rsqrt.default(aten.add.Tensor(variance, eps)))
     return aten.mul.Tensor(weight, aten.to.dtype(x, dtype))
 
 
+def _fused_rms_norm(x: Any, weight: Any, eps: Any) -> Any:
+    return fused_rms_norm(x, weight, eps)
+
+
+def _fused_rms_norm_of_dtype(x: Any, weight: Any, eps: Any, dtype: Any) -> Any:
+    del dtype  # that of x, as the comparison proves
+    return fused_rms_norm(x, weight, eps)
+
+
+def _swiglu(gate: Any, up: Any) -> Any:
+    return F.silu(gate) * up
+
+
+def _swiglu_aten(gate: Any, up: Any) -> Any:
+    return aten.mul.Tensor(aten.silu.default(gate), up)
+
+
+def _fused_swiglu(gate: Any, up: Any) -> Any:
+    return fused_swiglu(gate, up)
+
+
 FUSION_HINTS = (
-    FusionHint("rms_norm", _rms_norm, lambda x, weight, eps: fused_rms_norm(x, weight, eps)),
-    FusionHint(
-        "rms_norm of torch.export", _rms_norm_aten, lambda x, weight, eps, dtype: fused_rms_norm(x, weight, eps)
-    ),  # noqa: ARG005 - both take the same
-    FusionHint("swiglu", lambda gate, up: F.silu(gate) * up, lambda gate, up: fused_swiglu(gate, up)),
-    FusionHint(
-        "swiglu of torch.export",
-        lambda gate, up: aten.mul.Tensor(aten.silu.default(gate), up),
-        lambda gate, up: fused_swiglu(gate, up),
-    ),
+    FusionHint("rms_norm", _rms_norm, _fused_rms_norm),
+    FusionHint("rms_norm of torch.export", _rms_norm_aten, _fused_rms_norm_of_dtype),
+    FusionHint("swiglu", _swiglu, _fused_swiglu),
+    FusionHint("swiglu of torch.export", _swiglu_aten, _fused_swiglu),
 )
 """The rewrites that bedstone knows; a list of your own may hold them too."""

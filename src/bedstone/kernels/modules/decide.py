@@ -63,8 +63,6 @@ def _left_alone(module: nn.Module) -> str:
         return "it is replaced already"
     if "forward" in vars(module):
         return "somebody else has replaced its forward"
-    if isinstance(module, torch.jit.ScriptModule):
-        return "TorchScript runs it"
     if any(each.is_meta for each in module.parameters()):
         return "its weights are on meta"
     if not any(each.is_floating_point() for each in module.parameters()):
@@ -110,8 +108,8 @@ def _cannot_be_required(replacement: Replacement) -> str:
 
 
 def _loosest(replacement: Replacement, op: BoundOp | None) -> Numerics:
-    promised = [replacement.numerics, *(each.numerics for each in (op.taken.values() if op else ()))]
-    return max(promised, key=LIMITS.__getitem__)
+    promised: list[Numerics] = [replacement.numerics, *(each.numerics for each in (op.taken.values() if op else ()))]
+    return max(promised, key=lambda each: LIMITS[each])
 
 
 def _no_operation(*args: object) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bedstone.kernels.modules.replacement import Forward
 
-_ours: weakref.WeakSet[FunctionType] = weakref.WeakSet()
+_ours: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def put(module: nn.Module, new: Forward, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -22,7 +22,7 @@ _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 
 def _recognises(module: nn.Module) -> bool:
-    children = vars(module)["_modules"]
+    children = vars(module).get("_modules", {})
     return all(children.get(name) is not None for name in _PROJECTIONS) and hasattr(module, "act_fn")
 
 

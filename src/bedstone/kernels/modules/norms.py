@@ -22,7 +22,7 @@ _EPSILONS = ("variance_epsilon", "eps", "epsilon")
 
 
 def _holds(module: nn.Module, *parameters: str) -> bool:
-    own = vars(module)["_parameters"]
+    own = vars(module).get("_parameters", {})  # TorchScript keeps them elsewhere
     vectors = all(each is None or each.ndim == 1 for each in own.values())
     nothing_else = not module._buffers and not module._modules  # noqa: SLF001 - no other way to ask without a walk
     return (
@@ -38,13 +38,13 @@ def _epsilon(module: nn.Module) -> str:
     return next((name for name in _EPSILONS if name in vars(module)), "")
 
 
-def _inputs(module: nn.Module) -> tuple[torch.Tensor, ...]:
-    return (sample_rows(module, module._parameters["weight"].shape[0]),)  # noqa: SLF001 - as above
+def _inputs(module: Any) -> tuple[torch.Tensor, ...]:
+    return (sample_rows(module, module.weight.shape[0]),)
 
 
-def _rms_forwards(module: nn.Module, call: Callable[..., Any]) -> tuple[Forward, ...]:
+def _rms_forwards(module: Any, call: Callable[..., Any]) -> tuple[Forward, ...]:
     epsilon = _epsilon(module)
-    default = torch.finfo(module._parameters["weight"].dtype).eps  # noqa: SLF001 - as above
+    default = torch.finfo(module.weight.dtype).eps
 
     def made(offset: float, rounding: str) -> Forward:
         def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:

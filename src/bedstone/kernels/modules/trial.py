@@ -114,6 +114,6 @@ class _Counted(TorchFunctionMode):
 
     calls = 0
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002, PLW3201 - torch's
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls += getattr(func, "__name__", "") != "__get__"
         return func(*args, **(kwargs or {}))
