@@ -115,17 +115,22 @@ def test_less_exact_numerics_may_be_further_away():
 
 
 def test_an_operation_that_the_compiler_cannot_take_whole_does_not_pass():
-    """It reads a number of a tensor."""
-    made = KernelImpl("reference", lambda x: x * x.sum().item(), lambda x: 0)
+    """It breaks the graph in the middle."""
+
+    def broken(x):
+        torch._dynamo.graph_break()
+        return 2 * x
+
+    made = KernelImpl("reference", broken, lambda x: 0)
     op = ComposedOp(
-        "testing_number",
+        "testing_broken",
         lambda x: spec_of(x, len(x), 1, 1),
         made,
         samples={"plain": lambda spec, normal: (normal(spec.columns),)},
         differentiable=1,
     )
     try:
-        with pytest.raises(torch._dynamo.exc.Unsupported, match="item"):
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="graph_break"):
             check_kernel(KernelExtension(op.name, made))
     finally:
         del operations[op.name]

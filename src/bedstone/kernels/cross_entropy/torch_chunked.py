@@ -31,28 +31,27 @@ def losses_and_gradients(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the loss of each row, and the gradients of their sum: of `hidden`, `weight` and `bias`, empty where not asked for."""
     del token_weights, smoothing, z_loss, softcap  # refused
-    if labels.dtype is not torch.int64 or torch.jit.is_tracing():
+    if labels.dtype is not torch.int64 or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage] - it is documented
         message = f"torch would compute all logits at once for {labels.dtype} labels, or while torch.jit traces."
         raise UnsupportedError(
             message, feature="linear_cross_entropy", remedy="Give int64 labels, and use torch.compile."
         )
     rows = (labels != ignore_index).nonzero().squeeze(1)  # torch would compute the others too
-    wanted = {"hidden": of_hidden, "weight": of_weight, "bias": of_weight and bias is not None}
-    given = {"hidden": hidden.index_select(0, rows), "weight": weight, "bias": bias}
-    inputs = {
-        name: None if each is None else each.detach().requires_grad_(wanted[name]) for name, each in given.items()
-    }
+    some = hidden.index_select(0, rows).detach().requires_grad_(of_hidden)
+    head = weight.detach().requires_grad_(of_weight)
+    offset = None if bias is None else bias.detach().requires_grad_(of_weight)
     with torch.enable_grad():
         found = F.linear_cross_entropy(
-            inputs["hidden"],  # pyright: ignore[reportArgumentType] - never None
-            inputs["weight"],  # pyright: ignore[reportArgumentType] - never None
+            some,
+            head,
             labels.index_select(0, rows),
-            linear_bias=inputs["bias"],
+            linear_bias=offset,
             reduction="none",
             options=torch.nn.LinearCrossEntropyOptions(),
         )
-    asked = [name for name, yes in wanted.items() if yes]
-    gradients = torch.autograd.grad(found.sum(), [inputs[name] for name in asked]) if asked else ()  # pyright: ignore[reportArgumentType]
+    inputs = {"hidden": some, "weight": head} | ({} if offset is None else {"bias": offset})
+    asked = {name: each for name, each in inputs.items() if each.requires_grad}
+    gradients = torch.autograd.grad(found.sum(), list(asked.values())) if asked else ()
     by_name = dict(zip(asked, gradients, strict=True))
     losses = hidden.new_zeros(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32))
     losses[rows] = found.detach().to(losses.dtype)
