@@ -20,11 +20,32 @@ from bedstone.kernels.policies import required_implementation
 from bedstone.kernels.registry import KernelOp, operations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from bedstone.kernels.registry import Sample
 
 
 class ComposedOp(KernelOp):
-    """An operation under torch's own autograd; arguments and behaviour as of `KernelOp`."""
+    """An operation under torch's own autograd; arguments and behaviour as of `KernelOp`.
+
+    Args:
+        name: Of the operation.
+        describe: Of the operation's arguments, their specification.
+        implementations: Best first; the last one takes everything.
+        samples: By name, functions that make arguments.
+        differentiable: How many of its arguments, from the first one, every implementation with a derivative has one in.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        describe: Callable[..., KernelSpec],
+        *implementations: KernelImpl,
+        differentiable: int,
+        samples: Mapping[str, Sample] | None = None,
+    ) -> None:
+        super().__init__(name, describe, *implementations, samples=samples, agreement="values")
+        self.differentiable = differentiable
 
     def __call__(self, *args: Any) -> Any:
         """Run the chosen implementation, or have the compiler trace one.

@@ -121,6 +121,7 @@ rms_norm_op = ComposedOp(
     "rms_norm",
     _rms_spec,
     KernelImpl("reference", reference.rms_norm, _workspace),
+    differentiable=2,
     samples={"llama": _rms_sample(0.0, "llama"), "gemma": _rms_sample(1.0, "gemma")},
 )
 layer_norm_op = ComposedOp(
@@ -128,5 +129,6 @@ layer_norm_op = ComposedOp(
     _layer_spec,
     liger.LAYER_NORM,
     KernelImpl("reference", reference.layer_norm, _workspace),
+    differentiable=3,
     samples={"plain": _layer_sample(with_bias=True), "no bias": _layer_sample(with_bias=False)},
 )

@@ -191,6 +191,7 @@ attention_op = ComposedOp(
     _spec,
     flex.IMPLEMENTATION,
     KernelImpl("reference", reference.attention, _workspace),
+    differentiable=3,
     samples={
         "causal": _sample(),
         "full": _sample(causal=False),
@@ -205,5 +206,6 @@ varlen_op = ComposedOp(
     varlen.IMPLEMENTATION,
     KernelImpl("by_document", reference.by_document, _varlen_workspace, devices=("cpu",)),
     KernelImpl("reference", reference.documents_masked, _varlen_workspace),
+    differentiable=3,
     samples={"causal": _varlen_sample(), "window": _varlen_sample(window=5), "softcap": _varlen_sample(softcap=2.0)},
 )
