@@ -66,7 +66,7 @@ def test_a_pattern_is_replaced_in_a_copy_that_shares_the_weights(graph, pattern,
     new = rewrite(old, pattern, by_hand, inputs=inputs)
     (record,) = new.meta["bedstone_rewrites"]
     assert (record.name, record.matches, record.refused) == ("by_hand", 1, "")
-    assert 0 <= record.largest < 2e-6
+    assert 0 <= record.largest < 1e-5
     assert "sigmoid" in new.code
     assert "silu" not in new.code
     assert old.code == code
@@ -126,7 +126,7 @@ def test_what_is_near_enough_is_said_by_its_numerics():
     old = symbolic_trace(gated)
     with pytest.raises(RewriteError):
         rewrite(old, gated, coarse, inputs=(X, X))
-    assert rewrite(old, gated, coarse, inputs=(X, X), numerics="rounded").meta["bedstone_rewrites"][0].largest > 2e-6
+    assert rewrite(old, gated, coarse, inputs=(X, X), numerics="rounded").meta["bedstone_rewrites"][0].largest > 1e-5
 
 
 def test_another_shape_and_a_failing_replacement_are_errors():

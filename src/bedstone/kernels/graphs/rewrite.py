@@ -70,7 +70,7 @@ def rewrite(
         pattern: A function of tensors, or its graph. What lies between its operations must have no other use in the graph.
         replacement: A function of as many arguments, in the same order.
         inputs: Arguments of the graph to compare both on. Without them random ones, where the graph knows its shapes, as an exported one does.
-        numerics: How near the replacement comes: `exact` to 2e-6, `rounded` to 4e-4, `approximate` to 0.05, relative; halves by their own rounding more.
+        numerics: How near the replacement comes: `exact` to 1e-5, `rounded` to 1e-3, `approximate` to 0.1, relative; halves by their own rounding more.
         gradients: Whether they are compared too.
         name: Of the rewrite in messages and records; that of the replacement if empty.
 
