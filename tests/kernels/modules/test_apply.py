@@ -153,6 +153,9 @@ def test_what_was_not_compared_goes_through_the_forward_of_the_class():
         norm(torch.randn(2, 64, dtype=torch.bfloat16))
         norm(x=torch.randn(2, 64, dtype=torch.bfloat16))
         assert calls == [torch.bfloat16, torch.bfloat16]
+        norm.to("meta", torch.float32)
+        norm(torch.empty(2, 64, device="meta"))
+        assert len(calls) == 3
     finally:
         type(norm).forward = original
 

@@ -111,12 +111,12 @@ def test_the_policy_of_apply_is_kept_by_the_replaced_calls(acme):
     apply(model, "require:acme")
     acme.clear()
     with policy("reference"):
-        model(torch.arange(6)[None])
+        model(torch.arange(9)[None])
     assert len(acme) == 5
     plain = tiny_llama()
     apply(plain, "reference")
     acme.clear()
-    plain(torch.arange(6)[None])
+    plain(torch.arange(9)[None])
     assert acme == []
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bedstone.core.errors import CoreError
-from bedstone.kernels.policies import policy
+from bedstone.kernels.policies import current_policy, policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,8 @@ class BoundOp:
         return self._op.reference.call if chosen == {self._op.reference} else self
 
     def _choose(self, spec: KernelSpec) -> KernelImpl:
-        with policy(self._policy):
+        # Another policy has every operation choose anew, so it is set only where it is another one.
+        with nullcontext() if current_policy() == self._policy else policy(self._policy):
             name = self._op.choice(spec).name
         if len(self.taken) >= _KEPT_CHOICES:
             self.taken.clear()
