@@ -55,7 +55,7 @@ def decide(module: nn.Module, replacement: Replacement, policy: str) -> Decision
     except CoreError as error:
         return Decision(error.message.rstrip("."))
     except Exception as error:  # noqa: BLE001 - a module of anybody's; that it failed is its reason
-        return Decision(f"it could not be compared, {type(error).__name__}: {str(error).splitlines()[0]}")
+        return Decision(f"it could not be compared, {type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
 
 
 def _left_alone(module: nn.Module) -> str:
@@ -76,7 +76,8 @@ def _tried(module: nn.Module, replacement: Replacement) -> Decision:
     with torch.no_grad():
         replacement.make(module, op or _no_operation)[0](module, *inputs)  # so that the operation chooses
     numerics = _loosest(replacement, op)
-    reason = against_policy("reference", numerics, required="") or _cannot_be_required(replacement)
+    required = required_implementation()
+    reason = against_policy(required or "reference", numerics, required=required) or _cannot_be_required(replacement)
     if reason:
         return Decision(reason)
     forwards = replacement.make(module, op.bound() if op else _no_operation)
