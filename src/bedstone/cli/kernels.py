@@ -70,6 +70,12 @@ def check(
         broken = 0
         for name in [first.name] if op else sorted(operations):
             for each in operations[name].implementations:
+                elsewhere = (
+                    f"it runs on {', '.join(each.devices)}" if each.devices and device not in each.devices else ""
+                )
+                if away := elsewhere or each.lacks():
+                    typer.echo(f"--      {name}: {each.name} is not tried: {away}")
+                    continue
                 try:
                     taken = check_kernel(KernelExtension(name, each), device=device)
                     typer.echo(f"ok      {name}: {each.name}, {taken} specifications")

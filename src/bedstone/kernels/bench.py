@@ -28,7 +28,7 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
 
     Args:
         op: The operation.
-        spec: What to call it with; the device must be here.
+        spec: What to call it with; the device must be here. Its options are those of the operation's first sample.
 
     Returns:
         Plain values for JSON: what was measured and with what, `implementations` by name (`median_ms`, `fastest_ms`, `rounds`,
@@ -43,6 +43,7 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
         message = f"torch cannot use {spec.device} here: {str(error).splitlines()[0]}."
         remedy = "`bedstone doctor` says what this machine has."
         raise DeviceNotAvailableError(message, device=spec.device, reason="TORCH_REFUSES", remedy=remedy) from error
+    spec = op.describe(*arguments)  # with the options of the first kind of sample
     reasons = {each.name: each.cannot(spec) for each in op.implementations}
     fit = {each.name: each.call for each in op.implementations if not reasons[each.name]}
     times = by_turns({name: lambda call=call: call(*arguments) for name, call in fit.items()}, spec.device)
@@ -87,8 +88,8 @@ def tune(
         StorageError: The figures cannot be kept.
     """
     asked = explain(op, device=device, dtype=dtype, shape=shape)
-    figures = measure(operations[asked.op], asked.spec)["implementations"]
+    found = measure(operations[asked.op], asked.spec)
     by_name_only = {each.name for each in operations[asked.op].implementations if each.numerics == "approximate"}
-    times = {name: each["median_ms"] / 1e3 for name, each in figures.items() if name not in by_name_only}
-    remember(asked.op, asked.spec, times)
+    times = {n: each["median_ms"] / 1e3 for n, each in found["implementations"].items() if n not in by_name_only}
+    remember(asked.op, asked.spec._replace(options=found["spec"]["options"]), times)
     return explain(op, device=device, dtype=dtype, shape=shape)

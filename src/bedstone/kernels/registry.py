@@ -118,7 +118,7 @@ class KernelOp:
         except Exception as error:
             if chosen is self.reference:
                 raise
-            raise self._failed(chosen, args, error) from error
+            raise self.failure(chosen, args, error) from error
 
     def workspace(self, *args: Any) -> int:
         """Return what the chosen implementation needs."""
@@ -219,7 +219,8 @@ class KernelOp:
             raise UnknownNameError("implementation", required, known, remedy="Change the policy.")
         return ""
 
-    def _failed(self, chosen: KernelImpl, args: tuple[Any, ...], error: Exception) -> KernelError:
+    def failure(self, chosen: KernelImpl, args: tuple[Any, ...], error: Exception) -> KernelError:
+        """Return the error that says which implementation failed, and with what."""
         shapes = [tuple(value.shape) for value in args if isinstance(value, torch.Tensor)]
         message = f"{self.name} failed in its implementation {chosen.name!r}: {type(error).__name__}: {error}"
         remedy = 'Plain torch computes it too: `kernels.policy("reference")`, or BEDSTONE_KERNELS=reference.'
