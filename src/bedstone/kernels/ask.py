@@ -85,6 +85,7 @@ def explain(
     if len(shape) not in (2, 3):
         raise DimensionMismatchError(expected="2 or 3", actual=len(shape), argument="shape")
     inputs, rows, columns = (0, *shape)[-3:]
+    options = options or _implied_options(op)
     choice = operation(op).choice(KernelSpec(device, dtype, inputs, rows, columns, True, grad, options))
     return replace(choice, absent=_absent(device))
 
@@ -111,7 +112,14 @@ def select(op: str, *args: Any) -> KernelChoice:
     first, weight = args[0], args[-1]
     inputs = 0 if first is weight else math.prod(first.shape[:-1])
     columns = weight.shape[-1] if weight.ndim else 1
-    return chosen.choice(KernelSpec(first.device.type, first.dtype, inputs, weight.numel() // max(columns, 1), columns))
+    rows = weight.numel() // max(columns, 1)
+    spec = KernelSpec(first.device.type, first.dtype, inputs, rows, columns, options=_implied_options(op))
+    return chosen.choice(spec)
+
+
+def _implied_options(op: str) -> str:
+    """What the name that a user gives says besides the operation: products of float8 are those of eight bits."""
+    return "float8" if op in ("fp8_linear", "fp8_input_grad") else ""
 
 
 def why_not_again(record: Mapping[str, Any]) -> str:

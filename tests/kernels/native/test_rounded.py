@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedstone.kernels import eightbit, explain, fourbit, native, policy, ternary
+import bedstone as bs
+from bedstone.kernels import eightbit, explain, fourbit, native, policy, select, ternary
 from bedstone.kernels.native import rounded
 
 pytestmark = pytest.mark.skipif(not native.isas(), reason=native.status().reason or "-")
@@ -212,6 +213,10 @@ def test_auto_takes_it_and_exact_does_not():
     with policy("exact"):
         assert explain("nf4_linear", shape=(1, 64, 64)).name == "native"
     assert explain("ternary_linear", shape=(1, 64, 64)).name == "native_rounded"
+    assert explain("int8_linear", shape=(1, 64, 64)).name == "native_rounded"
+    choice = explain("fp8_linear", shape=(1, 64, 64))
+    assert (choice.name, choice.numerics) == ("native", "exact")
+    assert select("fp8_linear", torch.ones(1, 64), bs.quantize(torch.ones(8, 64), "fp8")).name == "native"
     with policy("require:native_int8"):
         assert explain("ternary_linear", shape=(1, 64, 64)).numerics == "approximate"
         assert explain("int8_linear", shape=(1, 64, 64)).name == "native_rounded"

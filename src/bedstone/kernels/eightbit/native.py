@@ -63,10 +63,10 @@ def linear(
 def linear_rounded(
     x: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, block_size: int, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """As `reference.linear`, with inputs rounded to 16 bits a group of 64 columns; float8, and what is not made of such groups, exactly."""
+    """As `reference.linear` for int8, with inputs rounded to 16 bits a group of 64 columns; blocks that are no such groups exactly."""
     rows, columns = codes.shape
     groups = not (columns % GROUP or block_size % GROUP) and columns > 0
-    if not groups or codes.dtype is not torch.int8 or (bias is not None and bias.dtype != x.dtype):
+    if not groups or (bias is not None and bias.dtype != x.dtype):
         return linear(x, codes, absmax, block_size, bias)
     x, codes, absmax = x.contiguous(), codes.contiguous(), absmax.contiguous()
     out, inputs = x.new_empty(*x.shape[:-1], rows), x.numel() // columns

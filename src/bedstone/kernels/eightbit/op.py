@@ -91,7 +91,7 @@ def _native_linear_workspace(x, codes, absmax, block_size, bias):  # noqa: ANN00
 
 
 def _rounded_linear_workspace(x, codes, absmax, block_size, bias):  # noqa: ANN001, ANN202
-    if block_size % rounded.GROUP or codes.dtype != torch.int8:
+    if block_size % rounded.GROUP:
         return _native_linear_workspace(x, codes, absmax, block_size, bias)
     return rounded.workspace(math.prod(x.shape[:-1]), codes.shape[1]) + _SMALL
 
@@ -113,7 +113,12 @@ def _spec_of_dense(codes, absmax, block_size, dtype):  # noqa: ANN001, ANN202
 
 def _spec_of_product(x, codes, absmax, block_size, bias=None):  # noqa: ANN001, ANN202
     del absmax, block_size, bias
-    return KernelSpec.of_product(x, *codes.shape)
+    spec = KernelSpec.of_product(x, *codes.shape)
+    return spec if codes.dtype is torch.int8 else spec._replace(options="float8")
+
+
+def _unfit_rounded(spec: KernelSpec) -> str:
+    return "float8 has no whole numbers for codes" if spec.options == "float8" else rounded.unfit(spec)
 
 
 _quantize = KernelOp(
@@ -140,7 +145,7 @@ _linear = KernelOp(
         _rounded_linear_workspace,
         name="native_rounded",
         numerics="rounded",
-        unfit=rounded.unfit,
+        unfit=_unfit_rounded,
     ),
     compiled(native.linear, _native_linear_workspace),
     KernelImpl("reference", reference.linear, _linear_workspace),
