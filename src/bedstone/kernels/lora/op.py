@@ -126,8 +126,7 @@ def _with_adapters(
     flat: list[torch.Tensor] = []
     for each in projections:
         flat += [F.linear(x, each.weight, each.bias), each.a, each.b]
-    found = _Added.apply(x, kept, activation, [each.scale for each in projections], *flat)
-    return found if isinstance(found, tuple) else (found,)
+    return _Added.apply(x, kept, activation, [each.scale for each in projections], *flat)  # pyright: ignore[reportReturnType]
 
 
 class _Added(torch.autograd.Function):
@@ -141,9 +140,10 @@ class _Added(torch.autograd.Function):
         activation: str,
         scales: list[float],
         *flat: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...] | torch.Tensor:
+    ) -> tuple[torch.Tensor, ...]:
         ctx.activation, ctx.scales, ctx.kept = activation, scales, len(kept)
-        ys, small = flat[::3], []
+        ys: tuple[torch.Tensor, ...] = flat[::3]
+        small: list[torch.Tensor] = []
         for y, a, b, scale in zip(ys, flat[1::3], flat[2::3], scales, strict=True):
             inner = x.to(a.dtype) @ a.t()
             small += [inner, a, b]
@@ -153,11 +153,11 @@ class _Added(torch.autograd.Function):
                 y.add_(inner @ b.t(), alpha=scale)
         ctx.mark_dirty(*ys)
         ctx.save_for_backward(*kept, *small)
-        return ys if len(ys) > 1 else ys[0]
+        return ys
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         saved = ctx.saved_tensors
         kept, small = saved[: ctx.kept], saved[ctx.kept :]
         dtype, of_x, flat = kept[0].dtype, None, []
@@ -192,7 +192,7 @@ class _Glu(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         gate, up = ctx.saved_tensors
         of_up = _curve(gate, ctx.activation).mul_(grads[0])
         of_curve = grads[0] * up
