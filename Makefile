@@ -69,6 +69,7 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/apply.py
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/cross_entropy.py
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/lora_memory.py
+	$(BIN)/python benchmarks/lora_memory.py --write
 	$(BIN)/python benchmarks/packed_page.py --write
 	-$(BIN)/python benchmarks/cpu_kernels.py
 	$(BIN)/python benchmarks/cpu_kernel_page.py --write

@@ -1,6 +1,7 @@
 """Query, key, value and the MLP of a Llama with LoRA: bedstone's functions and peft's layers, memory and time of forward and backward.
 
     python benchmarks/lora_memory.py [--quick]
+    python benchmarks/lora_memory.py --write      # the table of docs/explanation/kernels.md
 
 Memory is what torch's allocator handed out: the most at a time during forward and backward, and what is there between the two, results of
 the forward pass included; gradients are left out. Both sides use the same weights and adapters, without dropout.
@@ -9,8 +10,11 @@ the forward pass included; gradients are left out. Both sides use the same weigh
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import record
@@ -34,6 +38,8 @@ CASES = (
     (512, 2048, 8192, 32, 8, "float32", "nf4"),
     (512, 2048, 8192, 32, 8, "bfloat16", "nf4"),
 )
+PAGE = Path(__file__).parent.parent / "docs/explanation/kernels.md"
+HEAD, TAIL = "<!-- table: written by benchmarks/lora_memory.py -->", "<!-- end of table -->"
 QKV, MLP = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj", "down_proj")
 ROUNDS = 7
 
@@ -52,6 +58,9 @@ def layer_of(case: tuple[Any, ...]) -> torch.nn.Module:
     if scheme:
         bs.quantize(model, scheme)
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=[*QKV, *MLP]))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # zero at first, which would hide a difference
+            torch.nn.init.normal_(weight, std=0.02)
     return model.base_model.model.model.layers[0]
 
 
@@ -129,10 +138,37 @@ def measured(case: tuple[Any, ...], rounds: int) -> dict[str, Any]:
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """Return the figures as the page has them."""
+    lines = [
+        "| tokens | columns | weights | inputs | kept | peft | peak | peft | times the time of peft |",
+        "|---" * 9 + "|",
+    ]
+    for case in result["figures"]["cases"]:
+        sizes = [f"{case['memory'][who][what] / 2**20:.0f} MiB" for what in ("kept_bytes", "peak_bytes") for who in ("bedstone", "peft")]  # fmt: skip
+        columns = [case["rows"], f"{case['hidden']}, {case['inner']} inside", case["scheme"] or "dense", case["dtype"]]
+        lines.append("| " + " | ".join(map(str, [*columns, *sizes, f"{case['time_ratio']['median']:.2f}"])) + " |")
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("torch", "transformers", "peft"))
+    where = f"{result['cpu'].replace(' Processor', '')}, {result['cores']} cores, load {result['load'][0]}, {versions}."
+    return "\n".join([*lines, "", where])
+
+
+def write_page() -> None:
+    result = json.loads((record.RESULTS / "lora_memory.json").read_text())
+    text = PAGE.read_text(encoding="utf-8")
+    made = f"{HEAD}\n\n{table(result)}\n\n{TAIL}"
+    PAGE.write_text(re.sub(f"{HEAD}.*?{TAIL}", lambda _: made, text, flags=re.DOTALL), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, nothing is written")
-    quick = parser.parse_args().quick
+    parser.add_argument("--write", action="store_true", help="write the table from the result file, measure nothing")
+    asked = parser.parse_args()
+    if asked.write:
+        write_page()
+        return
+    quick = asked.quick
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     cases = [measured(case, 1 if quick else ROUNDS) for case in CASES]
     for case in cases:

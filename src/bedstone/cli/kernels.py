@@ -44,6 +44,8 @@ def explain(
     device: Device = "cpu",
     dtype: Dtype = "float32",
     shape: Shape = "1,4096,4096",
+    grad: Annotated[bool, typer.Option("--grad", help="A derivative will be asked of it.")] = False,
+    options: Annotated[str, typer.Option(metavar="WORDS", help="What else is asked, such as 'causal softcap'.")] = "",
     debug: Debug = False,
 ) -> None:
     """Say which implementation is taken and why not the others; the device need not be here."""
@@ -51,7 +53,8 @@ def explain(
         from bedstone.core.dtype import parse_dtype
         from bedstone.kernels import explain as asked
 
-        typer.echo(str(asked(op, device=device, dtype=parse_dtype(dtype), shape=_numbers(shape))))
+        given = {"dtype": parse_dtype(dtype), "shape": _numbers(shape), "grad": grad, "options": options}
+        typer.echo(str(asked(op, device=device, **given)))
 
 
 @app.command("test")

@@ -126,8 +126,7 @@ def _with_adapters(
     flat: list[torch.Tensor] = []
     for each in projections:
         flat += [F.linear(x, each.weight, each.bias), each.a, each.b]
-    found = _Added.apply(x, kept, activation, [each.scale for each in projections], *flat)
-    return found if isinstance(found, tuple) else (found,)
+    return _Added.apply(x, kept, activation, [each.scale for each in projections], *flat)  # pyright: ignore[reportReturnType]
 
 
 class _Added(torch.autograd.Function):
@@ -141,11 +140,13 @@ class _Added(torch.autograd.Function):
         activation: str,
         scales: list[float],
         *flat: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...] | torch.Tensor:
+    ) -> tuple[torch.Tensor, ...]:
         ctx.activation, ctx.scales, ctx.kept = activation, scales, len(kept)
-        ys, small = flat[::3], []
+        ys: tuple[torch.Tensor, ...] = flat[::3]
+        small: list[torch.Tensor] = []
         for y, a, b, scale in zip(ys, flat[1::3], flat[2::3], scales, strict=True):
-            inner = x.to(a.dtype) @ a.t()
+            x = x.to(a.dtype)  # once, where all adapters have one dtype
+            inner = x @ a.t()
             small += [inner, a, b]
             if a.dtype is y.dtype:
                 y.addmm_(inner, b.t(), alpha=scale)
@@ -153,30 +154,30 @@ class _Added(torch.autograd.Function):
                 y.add_(inner @ b.t(), alpha=scale)
         ctx.mark_dirty(*ys)
         ctx.save_for_backward(*kept, *small)
-        return ys if len(ys) > 1 else ys[0]
+        return ys
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         saved = ctx.saved_tensors
         kept, small = saved[: ctx.kept], saved[ctx.kept :]
-        dtype, of_x, flat = kept[0].dtype, None, []
-        inner_grads = [
-            grad.to(a.dtype) @ b * scale
-            for grad, a, b, scale in zip(grads, small[1::3], small[2::3], ctx.scales, strict=True)
-        ]
+        dtype, of_x = kept[0].dtype, None
+        flat: list[torch.Tensor | None] = []
+        of_inners: list[torch.Tensor] = []
+        for place, (grad, scale) in enumerate(zip(grads, ctx.scales, strict=True)):
+            inner, a, b = small[3 * place : 3 * place + 3]
+            wide = grad.to(a.dtype)
+            of_inners.append((wide @ b).mul_(scale))
+            of_y, _, of_b = ctx.needs_input_grad[4 + 3 * place : 7 + 3 * place]
+            flat += [grad if of_y else None, None, (wide.t() @ inner).mul_(scale) if of_b else None]
         x = kept[0] if ctx.kept == 1 else _curve(kept[0], ctx.activation).mul_(kept[1])
-        for place, (grad, of_inner) in enumerate(zip(grads, inner_grads, strict=True)):
-            of_y, of_a, of_b = ctx.needs_input_grad[4 + 3 * place : 7 + 3 * place]
-            inner = small[3 * place]
-            flat += [
-                grad if of_y else None,
-                of_inner.t() @ x.to(inner.dtype) if of_a else None,
-                (grad.to(inner.dtype).t() @ inner).mul_(ctx.scales[place]) if of_b else None,
-            ]
+        for place, of_inner in enumerate(of_inners):
+            x = x.to(of_inner.dtype)
+            if ctx.needs_input_grad[5 + 3 * place]:
+                flat[3 * place + 1] = of_inner.t() @ x
         del x  # computed again, it is as large as its gradient
         if ctx.needs_input_grad[0]:
-            for of_inner, a in zip(inner_grads, small[1::3], strict=True):
+            for of_inner, a in zip(of_inners, small[1::3], strict=True):
                 of_x = of_inner @ a if of_x is None else of_x.addmm_(of_inner, a)
         return (None if of_x is None else of_x.to(dtype), None, None, None, *flat)
 
@@ -192,7 +193,7 @@ class _Glu(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         gate, up = ctx.saved_tensors
         of_up = _curve(gate, ctx.activation).mul_(grads[0])
         of_curve = grads[0] * up

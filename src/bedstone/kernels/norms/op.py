@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from bedstone.kernels.registry import Sample
 
 Rounding = Literal["llama", "gemma"]
+_RMS_OPTIONS = {
+    (False, False): "",
+    (True, False): "gemma",
+    (False, True): "offset",
+    (True, True): "gemma offset",
+}
 ROUNDINGS = ("llama", "gemma")
 _SMALL = 2**12  # what belongs to no row
 
@@ -85,7 +91,7 @@ def _check_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 def _rms_spec(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, rounding: str) -> KernelSpec:
     del eps
     columns = weight.shape[0]
-    options = " ".join([*["gemma"] * (rounding == "gemma"), *["offset"] * bool(offset)])
+    options = _RMS_OPTIONS[rounding == "gemma", offset != 0]
     return spec_of(x, x.numel() // max(columns, 1), 1, columns, options, (weight,))
 
 
