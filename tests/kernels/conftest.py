@@ -80,9 +80,9 @@ PACKERS = {
 }
 
 
-@pytest.fixture(params=["auto", "reference"])
+@pytest.fixture(params=["exact", "reference"])
 def implementation(request):
-    """The best implementation of each operation, then plain torch."""
+    """The best exact implementation of each operation, then plain torch; rounded ones have tests of their own."""
     with policy(request.param):
         yield request.param
 
@@ -91,6 +91,13 @@ def implementation(request):
 def pack(request, implementation):
     """A way to pack a weight `[N, K]`, one after the other."""
     return PACKERS[request.param]
+
+
+@pytest.fixture(params=PACKERS)
+def pack_for_auto(request):
+    """The same, computed by what is taken when nobody chooses."""
+    with policy("auto"):
+        yield PACKERS[request.param]
 
 
 @pytest.fixture(params=["nf4", "fp4"])

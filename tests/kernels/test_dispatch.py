@@ -50,6 +50,7 @@ each_case = pytest.mark.parametrize("case", CASES)
 
 
 @each_case
+@pytest.mark.usefixtures("exact_kernels")
 def test_dispatch_computes_the_operation_with_every_field(case):
     """None of them is at its default."""
     made, given = CASES[case]

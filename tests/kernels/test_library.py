@@ -48,6 +48,13 @@ def test_every_product_is_an_operation_of_torch(pack, shape):
         torch.library.opcheck(weight.dequantize, (*weight.arguments, dtype), test_utils=checks)
 
 
+def test_what_auto_takes_works_in_what_it_declares(measured_bytes, pack_for_auto):
+    """Of many rows a panel and the rounded inputs; few rows are not seen, since the library keeps theirs."""
+    weight = pack_for_auto(torch.randn(576, 1536))
+    for inputs in (1, 20, 300, 1100):
+        check(measured_bytes, f"linear_{weight.name}", torch.randn(inputs, 1536), *weight.arguments, None)
+
+
 @pytest.mark.parametrize("name_and_options", QUANTIZERS, ids=str)
 def test_every_quantizer_is_an_operation_of_torch(name_and_options):
     """The same of what packs."""
@@ -138,6 +145,13 @@ def test_a_product_works_in_what_it_declares(measured_bytes, pack, shape):
         check(measured_bytes, f"dequantize_{weight.name}", *weight.arguments, dtype)
 
 
+def test_what_auto_takes_works_in_what_it_declares(measured_bytes, pack_for_auto):
+    """Of many rows a panel and the rounded inputs; few rows are not seen, since the library keeps theirs."""
+    weight = pack_for_auto(torch.randn(576, 1536))
+    for inputs in (1, 20, 300, 1100):
+        check(measured_bytes, f"linear_{weight.name}", torch.randn(inputs, 1536), *weight.arguments, None)
+
+
 @pytest.mark.parametrize("name_and_options", QUANTIZERS, ids=str)
 def test_a_quantizer_works_in_what_it_declares(measured_bytes, name_and_options):
     """From float32 and from bfloat16."""
@@ -157,6 +171,6 @@ def test_an_unknown_operation_is_refused_by_name():
         + [f"{verb}_{name}" for verb in ("quantize", "dequantize", "linear") for name in ("8bit", "ternary")]
         + ["linear_8bit_input_grad", "linear_ternary_input_grad"]
     )
-    known += ["linear_cross_entropy"] * ("linear_cross_entropy" in operations)  # if another test asked for it
+    known += {"linear_cross_entropy", "chunked_cross_entropy"} & {*operations}  # if another test asked for them
     expected = "No packed operation is called 'linear_4bits'. Did you mean 'linear_4bit'? Known: "
     assert str(refused.value) == expected + ", ".join(sorted(known)) + "."

@@ -144,7 +144,6 @@ def test_any_weight_packs_as_bitsandbytes_packs_it(values, data):
     assert same_bits(packed, expected.view(-1))
 
 
-@pytest.mark.usefixtures("exact_kernels")
 def test_multiplies_as_bitsandbytes_does(bnb, code):
     """Both multiply by the same dense weight: only the order of the sums differs."""
     weight = torch.randn(48, 256)

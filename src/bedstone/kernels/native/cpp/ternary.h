@@ -67,6 +67,7 @@ inline void unpack_row(const uint8_t* p, int64_t columns, const float* values, v
 }
 
 void dequantize_ternary(const BsTernary* q, int64_t rows, int64_t columns, void* out, int dtype, int threads) {
+  if (!columns) return;  // nor is there a scale then
   const int64_t width = trit_bytes(columns);
   in_parallel(rows, 1, rows * columns, threads, [&](int64_t from, int64_t to) {
     std::vector<float> wide(q->block < columns ? columns : 0);
