@@ -12,7 +12,11 @@ from bedstone.kernels.ask import FORMATS
 from bedstone.testing import check_kernel
 
 OPERATIONS = [f"{verb}_{name}" for name in set(FORMATS.values()) for verb in ("quantize", "dequantize", "linear")]
-OPERATIONS += [f"linear_{name}_input_grad" for name in set(FORMATS.values())] + ["linear_cross_entropy"]
+OPERATIONS += [f"linear_{name}_input_grad" for name in set(FORMATS.values())] + [
+    "linear_cross_entropy",
+    "rms_norm",
+    "layer_norm",
+]
 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))

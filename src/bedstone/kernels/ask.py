@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FORMATS = {"nf4": "4bit", "fp4": "4bit", "int8": "8bit", "fp8": "8bit", "ternary": "ternary"}
 """The format that a scheme's weights are kept in."""
-FOLDERS = ("fourbit", "eightbit", "ternary", "cross_entropy")
+FOLDERS = ("fourbit", "eightbit", "ternary", "cross_entropy", "norms", "gated", "rotary", "sdpa")
 
 
 def operation(name: str) -> KernelOp:
@@ -54,7 +54,13 @@ def operation(name: str) -> KernelOp:
 
 
 def explain(
-    op: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (1, 4096, 4096)
+    op: str,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    shape: tuple[int, ...] = (1, 4096, 4096),
+    grad: bool = False,
+    options: str = "",
 ) -> KernelChoice:
     """Return what would be chosen and why not the others; prints as a few lines. Nothing runs.
 
@@ -62,7 +68,9 @@ def explain(
         op: Such as `nf4_linear` or `linear_4bit`.
         device: Type of a device; it need not be here.
         dtype: Of the input, or of the dense result.
-        shape: `(M, N, K)` of a product, `(N, K)` where only a weight goes in.
+        shape: `(M, N, K)` of a product, `(N, K)` where only a weight goes in; N is 1 where a vector goes in or nothing.
+        grad: Whether a derivative will be asked of the implementation.
+        options: What else is asked, in words of the operation in alphabetical order, such as `causal softcap`.
 
     Raises:
         UnknownNameError: The operation.
@@ -74,7 +82,7 @@ def explain(
     if len(shape) not in (2, 3):
         raise DimensionMismatchError(expected="2 or 3", actual=len(shape), argument="shape")
     inputs, rows, columns = (0, *shape)[-3:]
-    choice = operation(op).choice(KernelSpec(device, dtype, inputs, rows, columns))
+    choice = operation(op).choice(KernelSpec(device, dtype, inputs, rows, columns, True, grad, options))
     return replace(choice, absent=_absent(device))
 
 

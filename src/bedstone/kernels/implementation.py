@@ -42,6 +42,7 @@ class KernelSpec(NamedTuple):
         columns: Columns of the weight (K).
         contiguous: Whether the inputs lie in row-major order without gaps.
         grad: Whether a derivative will be asked of the implementation itself.
+        options: What else is asked of it, in words of the operation, such as `causal softcap`.
     """
 
     device: str
@@ -51,6 +52,7 @@ class KernelSpec(NamedTuple):
     columns: int
     contiguous: bool = True
     grad: bool = False
+    options: str = ""
 
     def shape_class(self) -> KernelSpec:
         """Return the specification that stands for all of nearly as many rows: M up to the next power of two.
@@ -63,6 +65,7 @@ class KernelSpec(NamedTuple):
     def __str__(self) -> str:
         size = "x".join(str(value) for value in (self.inputs, self.rows, self.columns) if value)
         marks = ["with gaps"] * (not self.contiguous) + ["differentiable"] * self.grad
+        marks += [self.options] * bool(self.options)
         return ", ".join([self.device, full_name(self.dtype), size, *marks])
 
 
@@ -85,6 +88,7 @@ class KernelImpl:
         packages: What must be importable.
         install: The line that installs them.
         missing: What this machine lacks besides packages, in a sentence; empty when it can run.
+        only: Why it runs on no other devices, for those who ask.
     """
 
     name: str
@@ -101,6 +105,7 @@ class KernelImpl:
     packages: tuple[str, ...] = ()
     install: str = ""
     missing: Callable[[], str] = lambda: ""
+    only: str = ""
 
     def refuses(self, spec: KernelSpec) -> str:
         """Return why it could take a specification on no machine, or nothing.
@@ -110,7 +115,8 @@ class KernelImpl:
         'it takes float16, not float32'
         """
         if self.devices and spec.device not in self.devices:
-            return f"it runs on {' and '.join(self.devices)}, not on {spec.device}"
+            why = f": {self.only}" if self.only else ""
+            return f"it runs on {' and '.join(self.devices)}, not on {spec.device}{why}"
         if self.dtypes and spec.dtype not in self.dtypes:
             return f"it takes {', '.join(map(full_name, self.dtypes))}, not {full_name(spec.dtype)}"
         if self.contiguous and not spec.contiguous:
