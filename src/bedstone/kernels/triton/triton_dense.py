@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from bedstone.kernels.triton.launch import on_device_of
+from bedstone.kernels.triton.launch import UNFUSED, on_device_of
 from bedstone.kernels.triton.packed import PLANES, PackedWeight
 from bedstone.kernels.triton.triton_decode import column_of, load_bytes, load_scales, values_of
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 BLOCK = 1024
 """Bytes that one program unpacks."""
-EXACT = {"enable_fp_fusion": False}
-"""Options of a launch that keeps the bits of plain torch: a fused multiply-add rounds once where torch rounds twice."""
 
 
 @triton.jit
@@ -65,7 +63,7 @@ def dense(weight: PackedWeight, shape: Sequence[int], dtype: torch.dtype) -> tor
                 *(weight.codes, weight.scales, weight.table, out, weight.columns, weight.row_bytes),
                 *(weight.row_step, blocks),
                 *(weight.format, weight.block_size, PLANES[weight.format], weight.limit, BLOCK),
-                **EXACT,
+                **UNFUSED,
             )
     return out
 
@@ -87,6 +85,6 @@ def nested_scales(
         with on_device_of(out):
             grid = (triton.cdiv(out.numel(), BLOCK),)
             absmax_kernel[grid](
-                absmax.contiguous(), nested.contiguous(), offset, dynamic, out, out.numel(), group, BLOCK, **EXACT
+                absmax.contiguous(), nested.contiguous(), offset, dynamic, out, out.numel(), group, BLOCK, **UNFUSED
             )
     return out

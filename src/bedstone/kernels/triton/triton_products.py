@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from bedstone.kernels.tiles import as_rows
-from bedstone.kernels.triton.launch import on_device_of
+from bedstone.kernels.triton.launch import FUSED, on_device_of
 from bedstone.kernels.triton.packed import PLANES, PackedWeight
 from bedstone.kernels.triton.triton_decode import column_of, load_bytes, load_scales, values_of
 
@@ -136,6 +136,7 @@ def linear(x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor | None) -> 
                 *(flat, weight.codes, weight.scales, weight.table, bias, out, *count),
                 *_told(weight, tiles),
                 **blocks,
+                **FUSED,
             )
     return out.view(*x.shape[:-1], weight.rows)
 
@@ -160,6 +161,7 @@ def input_grad(grad: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
                 *(flat, weight.codes, weight.scales, weight.table, out, len(flat)),
                 *_told(weight, tiles),
                 **TILE,
+                **FUSED,
             )
     return out.view(*grad.shape[:-1], weight.columns)
 
