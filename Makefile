@@ -27,8 +27,8 @@ $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	@echo "Installing the test tools"
-	@$(PIP) -e '.[train,gguf,dev]'
+	@echo "Installing the test tools and Triton (1 GB on disk)"
+	@$(PIP) -e '.[train,gguf,kernels,dev]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev

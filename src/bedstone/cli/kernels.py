@@ -64,12 +64,18 @@ def check(
     """Check every implementation against plain torch; exit code 1 when one breaks its contract."""
     with boundary(context, debug=debug):
         from bedstone.kernels import KernelExtension, operation, operations
+        from bedstone.kernels.bench import require_device
         from bedstone.testing import check_kernel
 
+        require_device(device)
         first = operation(op or "nf4_linear")
         broken = 0
         for name in [first.name] if op else sorted(operations):
             for each in operations[name].implementations:
+                reason = each.lacks() if not each.devices or device in each.devices else f"it runs on {each.devices[0]}"
+                if reason:
+                    typer.echo(f"absent  {name}: {each.name}: {reason}")
+                    continue
                 try:
                     taken = check_kernel(KernelExtension(name, each), device=device)
                     typer.echo(f"ok      {name}: {each.name}, {taken} specifications")

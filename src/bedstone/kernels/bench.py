@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +18,27 @@ from bedstone.kernels.timing import by_turns
 
 if TYPE_CHECKING:
     from bedstone.kernels.choice import KernelChoice
-    from bedstone.kernels.implementation import KernelSpec
+    from bedstone.kernels.implementation import KernelImpl, KernelSpec
     from bedstone.kernels.registry import KernelOp
+
+
+def require_device(device: str) -> None:
+    """Raise if torch cannot use a device here.
+
+    Args:
+        device: Its type.
+
+    Raises:
+        DeviceNotAvailableError: It cannot.
+
+    >>> require_device("cpu")
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that it does not have
+        message = f"torch cannot use {device} here: {str(error).splitlines()[0]}."
+        remedy = "`bedstone doctor` says what this machine has."
+        raise DeviceNotAvailableError(message, device=device, reason="TORCH_REFUSES", remedy=remedy) from error
 
 
 def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
@@ -37,12 +57,8 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
     Raises:
         DeviceNotAvailableError: The device is not here.
     """
-    try:
-        arguments = sample(op, spec)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that it does not have
-        message = f"torch cannot use {spec.device} here: {str(error).splitlines()[0]}."
-        remedy = "`bedstone doctor` says what this machine has."
-        raise DeviceNotAvailableError(message, device=spec.device, reason="TORCH_REFUSES", remedy=remedy) from error
+    require_device(spec.device)
+    arguments = sample(op, spec)
     reasons = {each.name: each.cannot(spec) for each in op.implementations}
     fit = {each.name: each.call for each in op.implementations if not reasons[each.name]}
     times = by_turns({name: lambda call=call: call(*arguments) for name, call in fit.items()}, spec.device)
@@ -54,6 +70,10 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "native": status().isa,
+        "gpu": torch.cuda.get_device_name() if spec.device == "cuda" else "",
+        "packages": {
+            name: metadata.version(name) for each in op.implementations if each.name in fit for name in _known(each)
+        },
         "implementations": {
             name: {
                 "median_ms": statistics.median(found) * 1e3,
@@ -90,3 +110,16 @@ def tune(
     figures = measure(operations[asked.op], asked.spec)["implementations"]
     remember(asked.op, asked.spec, {name: each["median_ms"] / 1e3 for name, each in figures.items()})
     return explain(op, device=device, dtype=dtype, shape=shape)
+
+
+def _known(implementation: KernelImpl) -> list[str]:
+    """Packages of an implementation, by the names they are installed under."""
+    return [name for name in (each.replace("_", "-") for each in implementation.packages) if _installed(name)]
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:  # a module that has another name than its package
+        return False
+    return True

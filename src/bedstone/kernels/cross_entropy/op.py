@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from bedstone.core.errors import InvalidConfigError, ShapeMismatchError
-from bedstone.kernels.cross_entropy import reference
+from bedstone.kernels.cross_entropy import liger, reference
 from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.library import Operation, define
 from bedstone.kernels.registry import KernelOp
+from bedstone.kernels.triton.lazy import in_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,6 +183,8 @@ def _sample(spec: KernelSpec, normal: Callable[..., torch.Tensor]) -> tuple[Any,
 _implementations = KernelOp(
     "linear_cross_entropy",
     _spec,
+    liger.LINEAR_CROSS_ENTROPY,
+    in_triton("bedstone.kernels.cross_entropy.triton_cross_entropy", "losses_and_gradients", _workspace),
     KernelImpl("reference", reference.losses_and_gradients, _workspace),
     samples={"plain": _sample},
 )

@@ -6,13 +6,15 @@ Scales that are packed themselves are unpacked first, by a kernel of their own: 
 from __future__ import annotations
 
 import math
-
-import torch
+from typing import TYPE_CHECKING
 
 from bedstone.kernels import layouts
 from bedstone.kernels.fourbit import reference
 from bedstone.kernels.triton import triton_dense, triton_products
 from bedstone.kernels.triton.packed import PackedWeight
+
+if TYPE_CHECKING:
+    import torch
 
 
 def dequantize(

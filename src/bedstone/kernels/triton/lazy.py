@@ -59,4 +59,7 @@ def imported(module: str, function: str) -> Callable[..., Any]:
     def found() -> Callable[..., Any]:
         return getattr(importlib.import_module(module), function)
 
-    return lambda *args: found()(*args)
+    def call(*args: Any) -> Any:
+        return found()(*args)
+
+    return call

@@ -12,6 +12,7 @@ import triton.language as tl
 _TINY = tl.constexpr(2.0**-100)  # as in kernels/eightbit/reference.py
 _LIFT = tl.constexpr(2.0**64)
 _LARGEST = tl.constexpr(3.4028234663852886e38)
+_E4M3_NAN = tl.constexpr(127)  # all bits but the sign
 _NEARLY_ONE = tl.constexpr(1 - 2.0**-23)
 
 
@@ -34,10 +35,9 @@ def column_of(place, plane, columns, FORMAT: tl.constexpr):  # noqa: ANN001, ANN
 @triton.jit
 def load_bytes(codes, row, place, columns, row_bytes, mask, FORMAT: tl.constexpr):  # noqa: ANN001, ANN201, N803
     """Return bytes of rows as int32; 0 where the mask says no. `row` is int64."""
+    where = row * row_bytes + place
     if FORMAT == "odd nibbles":
         where = (row * columns + place) // 2
-    else:
-        where = row * row_bytes + place
     return tl.load(codes + where, mask=mask, other=0).to(tl.int32)
 
 
@@ -79,8 +79,8 @@ def _float8(byte, FORMAT: tl.constexpr):  # noqa: ANN001, ANN202, N803
         magnitude = byte & 127
         half = (magnitude << 7).to(tl.int16).to(tl.float16, bitcast=True)
         value = half.to(tl.float32) * 256.0  # the exponents' biases, 15 and 7
-        value = tl.where(magnitude == 127, float("nan"), value)
-        value = tl.where(byte > 127, -value, value)
+        value = tl.where(magnitude == _E4M3_NAN, float("nan"), value)
+        value = tl.where(byte > _E4M3_NAN, -value, value)
     return value
 
 

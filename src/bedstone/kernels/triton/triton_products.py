@@ -10,7 +10,8 @@ float32 inputs are multiplied as such, never as TF32. How large tiles are was ch
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 import triton
 import triton.language as tl
 
@@ -18,6 +19,9 @@ from bedstone.kernels.tiles import as_rows
 from bedstone.kernels.triton.launch import FUSED, on_device_of
 from bedstone.kernels.triton.packed import PLANES, PackedWeight
 from bedstone.kernels.triton.triton_decode import column_of, load_bytes, load_scales, values_of
+
+if TYPE_CHECKING:
+    import torch
 
 FEW_INPUTS = 4
 """Rows of x up to which every program multiplies whole rows of the weight with one of them."""
