@@ -91,11 +91,11 @@ def _of_weight(format_: str, dtype: str) -> Iterator[Example]:
     weight = {"codes": "*u8", "scales": "*fp32", **tables, **dict.fromkeys(("columns", "row_bytes", "row_step"), "i32")}
     dense = {**weight, "out": dtype, "blocks": "i32"}
     yield Example(triton_dense.dense_kernel, dense, {**constants, "BLOCK": triton_dense.BLOCK}, UNFUSED)
-    if format_ == "e5m2":  # a conversion, compiled above; the products are those of e4m3
-        return
     product = {**weight, "out": dtype, "rows": "i32", "tiles": "i32"}
     linear = {**product, "x": dtype, "bias": dtype}
     yield Example(triton_products.few_kernel, linear, {**constants, **triton_products.FEW_TILE}, FUSED)
+    if format_ in ("e4m3", "e5m2"):  # conversions, compiled above; the tiles are those of int8
+        return
     many = {**constants, **triton_products.TILE}
     yield Example(triton_products.many_kernel, {**linear, "inputs": "i32"}, many, FUSED)
     yield Example(triton_products.grad_kernel, {**product, "grad": dtype, "inputs": "i32"}, many, FUSED)

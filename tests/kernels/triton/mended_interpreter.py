@@ -6,14 +6,14 @@ two functions here do what GPUs do, by torch. Everything else is the interpreter
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-import triton.language as tl
-from triton.runtime import interpreter
-
 
 def mend() -> None:
     """Mend the interpreter of this process; it must have been switched on (TRITON_INTERPRET=1)."""
+    import numpy as np
+    import torch
+    import triton.language as tl
+    from triton.runtime import interpreter
+
     builder = interpreter.InterpreterBuilder
     cast, dot = builder.cast_impl, builder.create_dot
 
