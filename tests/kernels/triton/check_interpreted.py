@@ -20,6 +20,9 @@ PACKED = ("4bit", "8bit", "ternary")
 OPERATIONS = [f"{verb}_{name}" for name in PACKED for verb in ("dequantize", "linear")]
 OPERATIONS += [f"linear_{name}_input_grad" for name in PACKED]
 
+SMALL = ("linear_8bit_input_grad", "linear_ternary_input_grad")
+"""Of which small shapes must do: the kernel is that of `linear_4bit_input_grad`, and the codes are read by the others."""
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _interpreter():
@@ -31,10 +34,10 @@ def _interpreter():
     from bedstone.kernels.triton import triton_dense, triton_products
 
     mend()
-    triton_dense.BLOCK = 64
+    triton_dense.BLOCK = 128
     triton_cross_entropy.BLOCK = 32
     triton_products.FEW_TILE.update(ROWS=8, PLACES=32)
-    triton_products.TILE.update(INPUTS=16, ROWS=32, PLACES=32)
+    triton_products.TILE.update(INPUTS=16, ROWS=32, PLACES=64)
 
 
 def in_interpreter(op: str):
@@ -43,12 +46,8 @@ def in_interpreter(op: str):
 
     def unfit(spec):
         flat = spec.rows * spec.columns  # 4-bit weights are told as one column
-        return (
-            ""
-            if spec.inputs < 18
-            and (flat in (7 * 65, 33 * 130) or (not spec.inputs and flat == 4 * 64) or (not spec.inputs and flat < 100))
-            else "not here"
-        )
+        small = flat == 7 * 65 or (not spec.inputs and flat == 4 * 64)
+        return "" if small or (spec.inputs < 18 and flat == 33 * 130 and op not in SMALL) else "not here"
 
     return made.but(devices=(), capability=None, unfit=unfit, deterministic=False)
 
@@ -56,7 +55,7 @@ def in_interpreter(op: str):
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_weights(op):
     """The whole kit, in every packing: bits of dense weights, products and their gradients beside float64, gaps, NaN, infinities."""
-    assert check_kernel(KernelExtension(op, in_interpreter(op).but(dtypes=(torch.float32,)))) >= 9
+    assert check_kernel(KernelExtension(op, in_interpreter(op).but(dtypes=(torch.float32,)))) >= 6
 
 
 @pytest.mark.parametrize("op", ["dequantize_4bit", "linear_4bit"])
