@@ -21,8 +21,8 @@ OPERATIONS += [f"linear_{name}_input_grad" for name in set(FORMATS.values())] + 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
 def test_passes_every_implementation_of_ours(name):
-    """All specifications that it does not refuse."""
-    for each in operation(name).implementations:
+    """All specifications that it does not refuse; those of GPUs are in `tests/kernels/triton`."""
+    for each in (each for each in operation(name).implementations if each.devices != ("cuda",)):
         assert check_kernel(KernelExtension(name, each)) >= 20
 
 

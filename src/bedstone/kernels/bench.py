@@ -18,7 +18,7 @@ from bedstone.kernels.timing import by_turns
 
 if TYPE_CHECKING:
     from bedstone.kernels.choice import KernelChoice
-    from bedstone.kernels.implementation import KernelImpl, KernelSpec
+    from bedstone.kernels.implementation import KernelSpec
     from bedstone.kernels.registry import KernelOp
 
 
@@ -62,6 +62,7 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
     reasons = {each.name: each.cannot(spec) for each in op.implementations}
     fit = {each.name: each.call for each in op.implementations if not reasons[each.name]}
     times = by_turns({name: lambda call=call: call(*arguments) for name, call in fit.items()}, spec.device)
+    distributions = metadata.packages_distributions()
     weight = sum(a.nbytes for a in arguments[1 if spec.inputs else 0 :] if isinstance(a, torch.Tensor))
     return {
         "op": op.name,
@@ -72,7 +73,10 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
         "native": status().isa,
         "gpu": torch.cuda.get_device_name() if spec.device == "cuda" else "",
         "packages": {
-            name: metadata.version(name) for each in op.implementations if each.name in fit for name in _known(each)
+            package: metadata.version(package)
+            for each in op.implementations
+            for module in (each.packages if each.name in fit else ())
+            for package in distributions.get(module, ())
         },
         "implementations": {
             name: {
@@ -110,16 +114,3 @@ def tune(
     figures = measure(operations[asked.op], asked.spec)["implementations"]
     remember(asked.op, asked.spec, {name: each["median_ms"] / 1e3 for name, each in figures.items()})
     return explain(op, device=device, dtype=dtype, shape=shape)
-
-
-def _known(implementation: KernelImpl) -> list[str]:
-    """Packages of an implementation, by the names they are installed under."""
-    return [name for name in (each.replace("_", "-") for each in implementation.packages) if _installed(name)]
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:  # a module that has another name than its package
-        return False
-    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,7 +37,7 @@ def losses_and_gradients(
     """As `reference.losses_and_gradients`."""
     from liger_kernel.ops import fused_linear_cross_entropy as liger  # pyright: ignore[reportMissingImports]
 
-    losses, _, _, _, grad_hidden, grad_weight, grad_bias = liger.fused_linear_cross_entropy_forward(
+    found: tuple[Any, ...] = liger.fused_linear_cross_entropy_forward(
         hidden,
         weight,
         labels,
@@ -52,6 +52,7 @@ def losses_and_gradients(
         compute_gradients=of_hidden or of_weight,
         weight_requires_grad=of_weight,
     )
+    losses, *_, grad_hidden, grad_weight, grad_bias = found
     return (
         losses if token_weights is None else losses * token_weights,
         grad_hidden if of_hidden else hidden.new_empty(0),

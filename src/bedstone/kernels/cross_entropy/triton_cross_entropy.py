@@ -7,6 +7,9 @@ References:
     Milakov, Gimelshein: Online normalizer calculation for softmax, 2018, https://arxiv.org/abs/1805.02867.
 """
 
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+# Triton's types are those of the compiled language, which a checker of Python cannot know.
+
 from __future__ import annotations
 
 from typing import Any

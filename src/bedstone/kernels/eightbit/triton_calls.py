@@ -30,6 +30,7 @@ def input_grad(grad: torch.Tensor, codes: torch.Tensor, absmax: torch.Tensor, bl
 
 def _weight(codes: torch.Tensor, absmax: torch.Tensor, block_size: int) -> PackedWeight:
     rows, columns = codes.shape
+    shared, row_step = steps(absmax, block_size)
     return PackedWeight(
         _FORMATS[codes.dtype],
         codes.contiguous().view(torch.uint8),
@@ -37,6 +38,7 @@ def _weight(codes: torch.Tensor, absmax: torch.Tensor, block_size: int) -> Packe
         rows,
         columns,
         row_bytes=columns,
-        **steps(absmax, block_size),
+        block_size=shared,
+        row_step=row_step,
         limit=LIMITS[codes.dtype],
     )

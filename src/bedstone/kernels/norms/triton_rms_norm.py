@@ -9,6 +9,9 @@ A program keeps a whole row in registers, so that x is read once. In the backwar
 the parts are summed afterwards, always in the same order, where atomic additions would give other bits in each run.
 """
 
+# pyright: reportArgumentType=false
+# Triton's types are those of the compiled language, which a checker of Python cannot know.
+
 from __future__ import annotations
 
 from typing import Any
@@ -95,7 +98,7 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, inverses = ctx.saved_tensors
         offset, llama = ctx.options
         rows, columns = len(inverses), len(weight)

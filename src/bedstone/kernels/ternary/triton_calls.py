@@ -39,6 +39,7 @@ def input_grad(
 
 def _weight(packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_size: int) -> PackedWeight:
     rows, columns = shape
+    shared, row_step = steps(scale, block_size)
     return PackedWeight(
         "trits",
         packed.contiguous(),
@@ -46,5 +47,6 @@ def _weight(packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_s
         rows,
         columns,
         row_bytes=packed.shape[1],
-        **steps(scale, block_size),
+        block_size=shared,
+        row_step=row_step,
     )

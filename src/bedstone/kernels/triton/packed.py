@@ -52,7 +52,7 @@ class PackedWeight:
     table: torch.Tensor | None = None
 
 
-def steps(scale: torch.Tensor, block_size: int) -> dict[str, int]:
+def steps(scale: torch.Tensor, block_size: int) -> tuple[int, int]:
     """Return `block_size` and `row_step` for scales of blocks of a row.
 
     Args:
@@ -61,7 +61,7 @@ def steps(scale: torch.Tensor, block_size: int) -> dict[str, int]:
 
     >>> import torch
     >>> steps(torch.ones(8, 3), 64), steps(torch.ones(8, 1), 192), steps(torch.ones(1, 1), 192)
-    ({'block_size': 64, 'row_step': 3}, {'block_size': 0, 'row_step': 1}, {'block_size': 0, 'row_step': 0})
+    ((64, 3), (0, 1), (0, 0))
     """
     rows, blocks = scale.shape
-    return {"block_size": block_size if blocks > 1 else 0, "row_step": blocks if rows > 1 or blocks > 1 else 0}
+    return block_size if blocks > 1 else 0, blocks if rows > 1 or blocks > 1 else 0

@@ -4,6 +4,9 @@ Each follows the arithmetic of the format's `reference.py`, operation by operati
 them must be launched without fused multiply-add where it adds.
 """
 
+# pyright: reportArgumentType=false
+# Triton's types are those of the compiled language, which a checker of Python cannot know.
+
 from __future__ import annotations
 
 import triton

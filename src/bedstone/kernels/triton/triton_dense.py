@@ -1,5 +1,8 @@
 """Packed to dense, bit for bit as in plain torch; and the scales that are packed themselves."""
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# Triton's types are those of the compiled language, which a checker of Python cannot know.
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

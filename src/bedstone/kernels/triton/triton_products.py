@@ -8,6 +8,9 @@ Weights are float32 in `few_kernel`. Before `tl.dot` they are rounded to the dty
 float32 inputs are multiplied as such, never as TF32. How large tiles are was chosen without a GPU at hand.
 """
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# Triton's types are those of the compiled language, which a checker of Python cannot know.
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
