@@ -27,7 +27,7 @@ $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	@echo "Installing the test tools"
+	@echo "Installing the test tools, with Triton, JAX, Numba and Warp (2 GB on disk)"
 	@$(PIP) -e '.[train,gguf,dev,interop,kernels]'
 	@touch $@
 

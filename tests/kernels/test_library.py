@@ -48,13 +48,6 @@ def test_every_product_is_an_operation_of_torch(pack, shape):
         torch.library.opcheck(weight.dequantize, (*weight.arguments, dtype), test_utils=checks)
 
 
-def test_what_auto_takes_works_in_what_it_declares(measured_bytes, pack_for_auto):
-    """Of many rows a panel and the rounded inputs; few rows are not seen, since the library keeps theirs."""
-    weight = pack_for_auto(torch.randn(576, 1536))
-    for inputs in (1, 20, 300, 1100):
-        check(measured_bytes, f"linear_{weight.name}", torch.randn(inputs, 1536), *weight.arguments, None)
-
-
 @pytest.mark.parametrize("name_and_options", QUANTIZERS, ids=str)
 def test_every_quantizer_is_an_operation_of_torch(name_and_options):
     """The same of what packs."""

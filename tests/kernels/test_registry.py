@@ -232,7 +232,7 @@ def test_select_reads_the_specification_from_the_arguments():
 
 def test_explain_needs_no_device_and_names_what_is_missing():
     """What would run on a GPU, asked where there is none."""
-    choice = explain("dequantize_4bit", device="cuda", dtype=torch.bfloat16, shape=(64, 64))
+    choice = explain("quantize_4bit", device="cuda", dtype=torch.bfloat16, shape=(64, 64))
     assert choice.name == "reference"
     assert choice.rejected == (("native", "it runs on cpu, not on cuda"),)
     with pytest.raises(UnknownNameError, match="Did you mean 'linear_4bit'"):

@@ -22,7 +22,7 @@ OPERATIONS += [f"linear_{name}_input_grad" for name in set(FORMATS.values())] + 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
 def test_passes_every_implementation_of_ours(name):
-    """All specifications that it does not refuse."""
+    """All specifications that it does not refuse; those of GPUs are in `tests/kernels/triton`."""
     for each in operation(name).implementations:
         if "cpu" in (each.devices or ("cpu",)):
             assert check_kernel(KernelExtension(name, each)) >= 20

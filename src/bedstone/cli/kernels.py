@@ -67,8 +67,10 @@ def check(
     """Check every implementation against plain torch; exit code 1 when one breaks its contract."""
     with boundary(context, debug=debug):
         from bedstone.kernels import KernelExtension, operation, operations
+        from bedstone.kernels.bench import require_device
         from bedstone.testing import check_kernel
 
+        require_device(device)
         first = operation(op or "nf4_linear")
         broken = 0
         for name in [first.name] if op else sorted(operations):

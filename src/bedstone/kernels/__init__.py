@@ -5,6 +5,8 @@ Importing a folder registers its operations with torch and does nothing else.
 >>> with policy("reference"):
 ...     print(explain("nf4_linear", shape=(1, 4096, 4096)))
 linear_4bit on cpu, float32, 1x4096x4096: reference (exact)
+  not bitsandbytes: the policy is `reference`
+  not triton: the policy is `reference`
   not native: the policy is `reference`
 """
 

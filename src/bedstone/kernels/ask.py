@@ -79,7 +79,7 @@ def explain(
         UnknownNameError: The operation.
         DimensionMismatchError: The shape has neither two nor three numbers.
 
-    >>> explain("nf4_linear", device="cuda", shape=(1, 64, 64)).name
+    >>> explain("nf4_linear", device="mps", shape=(1, 64, 64)).name
     'reference'
     """
     if len(shape) not in (2, 3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,25 @@ if TYPE_CHECKING:
     from bedstone.kernels.registry import KernelOp
 
 
+def require_device(device: str) -> None:
+    """Raise if torch cannot use a device here.
+
+    Args:
+        device: Its type.
+
+    Raises:
+        DeviceNotAvailableError: It cannot.
+
+    >>> require_device("cpu")
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that it does not have
+        message = f"torch cannot use {device} here: {str(error).splitlines()[0]}."
+        remedy = "`bedstone doctor` says what this machine has."
+        raise DeviceNotAvailableError(message, device=device, reason="TORCH_REFUSES", remedy=remedy) from error
+
+
 def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
     """Return the times of every implementation that can take a specification, and why the others cannot.
 
@@ -37,16 +57,13 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
     Raises:
         DeviceNotAvailableError: The device is not here.
     """
-    try:
-        arguments = sample(op, spec)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that it does not have
-        message = f"torch cannot use {spec.device} here: {str(error).splitlines()[0]}."
-        remedy = "`bedstone doctor` says what this machine has."
-        raise DeviceNotAvailableError(message, device=spec.device, reason="TORCH_REFUSES", remedy=remedy) from error
+    require_device(spec.device)
+    arguments = sample(op, spec)
     spec = op.describe(*arguments)  # with the options of the first kind of sample
     reasons = {each.name: each.cannot(spec) for each in op.implementations}
     fit = {each.name: each.call for each in op.implementations if not reasons[each.name]}
     times = by_turns({name: lambda call=call: call(*arguments) for name, call in fit.items()}, spec.device)
+    distributions = metadata.packages_distributions()
     weight = sum(a.nbytes for a in arguments[1 if spec.inputs else 0 :] if isinstance(a, torch.Tensor))
     return {
         "op": op.name,
@@ -55,6 +72,13 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "native": status().isa,
+        "gpu": torch.cuda.get_device_name() if spec.device == "cuda" else "",
+        "packages": {
+            package: metadata.version(package)
+            for each in op.implementations
+            for module in (each.packages if each.name in fit else ())
+            for package in distributions.get(module, ())
+        },
         "implementations": {
             name: {
                 "median_ms": statistics.median(found) * 1e3,

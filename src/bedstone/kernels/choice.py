@@ -40,7 +40,7 @@ class KernelChoice:
         if self.wanted:
             lines.append(f"With what is missing here, {self.wanted} would be taken.")
         if self.absent:
-            lines.append(f"There is no {self.spec.device} here: {self.absent}")
+            lines.append(f"This is for a machine with {self.spec.device}, and here is none: {self.absent}")
         return "\n".join(lines)
 
 

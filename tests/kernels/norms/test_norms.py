@@ -104,7 +104,9 @@ def test_compiles_whole_under_every_policy(name):
 
 def test_says_what_it_runs_in():
     """Rows, one row of weights, columns."""
-    assert str(explain("rms_norm", shape=(2048, 1, 576))) == ("rms_norm on cpu, float32, 2048x1x576: reference (exact)")
+    choice = explain("rms_norm", shape=(2048, 1, 576))
+    assert str(choice).startswith("rms_norm on cpu, float32, 2048x1x576: reference (exact)\n")
+    assert choice.rejected == (("liger", "it runs on cuda, not on cpu"), ("triton", "it runs on cuda, not on cpu"))
 
 
 def test_refuses_what_does_not_fit():

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from bedstone.core.errors import InvalidConfigError, ShapeMismatchError
-from bedstone.kernels.cross_entropy import reference, torch_chunked
+from bedstone.kernels.cross_entropy import liger, reference, torch_chunked
 from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.library import Operation, define
 from bedstone.kernels.registry import KernelOp
+from bedstone.kernels.triton.lazy import in_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,6 +217,8 @@ def _sample(*options: float, weights: bool = False) -> Sample:
 _implementations = KernelOp(
     "linear_cross_entropy",
     _spec,
+    liger.LINEAR_CROSS_ENTROPY,
+    in_triton("bedstone.kernels.cross_entropy.triton_cross_entropy", "losses_and_gradients", _workspace),
     torch_chunked.IMPLEMENTATION,
     KernelImpl("reference", reference.losses_and_gradients, _workspace),
     samples={"plain": _sample(0.0, 0.0, 0.0), "all": _sample(0.1, 0.01, 3.0, weights=True)},

@@ -18,14 +18,16 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bedstone.kernels.tiles import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    Losses = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 LOGITS_BYTES = 2**25
 """Of logits that exist at a time."""
@@ -64,7 +66,17 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def losses_and_gradients(
+def losses_and_gradients(*args: Any) -> Losses:
+    """Return the loss of each row, and the gradients of their sum: of `hidden`, `weight` and `bias`, empty where not asked for.
+
+    Args:
+        args: Those of `by_parts` after the first.
+    """
+    return by_parts(_losses, *args)
+
+
+def by_parts(
+    losses_of: Callable[..., torch.Tensor],
     hidden: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
@@ -76,8 +88,8 @@ def losses_and_gradients(
     softcap: float,
     of_hidden: bool,
     of_weight: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the loss of each row, and the gradients of their sum: of `hidden`, `weight` and `bias`, empty where not asked for."""
+) -> Losses:
+    """Return losses and gradients; `losses_of` gives the losses of some rows of wide logits, and makes these the gradient if it shall."""
     dtype = wide(hidden.dtype)
     losses = hidden.new_zeros(len(labels), dtype=dtype)
     grad_hidden = torch.zeros_like(hidden) if of_hidden else hidden.new_empty(0)
@@ -89,7 +101,7 @@ def losses_and_gradients(
         some = hidden.index_select(0, rows)
         scale = None if token_weights is None else token_weights.index_select(0, rows).to(dtype)
         logits = _logits(some, weight, bias)
-        losses[rows] = _losses(logits, labels.index_select(0, rows), scale, terms, gradient=of_hidden or of_weight)
+        losses[rows] = losses_of(logits, labels.index_select(0, rows), scale, terms, gradient=of_hidden or of_weight)
         gradient = logits.to(weight.dtype)
         if of_hidden:
             grad_hidden[rows] = (gradient @ weight).to(hidden.dtype)

@@ -17,8 +17,10 @@ from bedstone.kernels.native.calls import compiled
 from bedstone.kernels.registry import KernelOp
 from bedstone.kernels.samples import packed_samples
 from bedstone.kernels.tiles import computing_dtype, product_workspace, rows_in_tile
+from bedstone.kernels.triton.lazy import in_triton
 
 _WEIGHT = "Tensor codes, Tensor absmax, int block_size"
+_TRITON = "bedstone.kernels.eightbit.triton_calls"
 _SMALL = 2**14  # what belongs to single rows
 
 
@@ -101,6 +103,12 @@ def _native_input_grad_workspace(grad, codes, absmax, block_size):  # noqa: ANN0
     return product_workspace(grad, *codes.shape) + _SMALL
 
 
+def _gpu_workspace(first: torch.Tensor, *rest: object) -> int:
+    """The first argument, if it must be brought into one piece."""
+    del rest
+    return first.nbytes + _SMALL
+
+
 def _spec_of_weight(weight, code_dtype, block_size, per_tensor):  # noqa: ANN001, ANN202
     del code_dtype, block_size, per_tensor
     return KernelSpec(weight.device.type, weight.dtype, 0, *weight.shape)
@@ -132,6 +140,7 @@ _quantize = KernelOp(
 _dequantize = KernelOp(
     "dequantize_8bit",
     _spec_of_dense,
+    in_triton(_TRITON, "dequantize", _gpu_workspace),
     compiled(native.dequantize, _native_dequantize_workspace),
     KernelImpl("reference", reference.dequantize, _dequantize_workspace),
     samples=packed_samples("dequantize", PACKINGS),
@@ -140,6 +149,7 @@ _dequantize = KernelOp(
 _linear = KernelOp(
     "linear_8bit",
     _spec_of_product,
+    in_triton(_TRITON, "linear", _gpu_workspace),
     compiled(
         native.linear_rounded,
         _rounded_linear_workspace,
@@ -155,6 +165,7 @@ _linear = KernelOp(
 _input_grad = KernelOp(
     "linear_8bit_input_grad",
     _spec_of_product,
+    in_triton(_TRITON, "input_grad", _gpu_workspace),
     compiled(native.input_grad, _native_input_grad_workspace),
     KernelImpl("reference", reference.input_grad, _input_grad_workspace),
     samples=packed_samples("input_grad", PACKINGS),

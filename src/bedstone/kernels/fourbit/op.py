@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from bedstone.kernels.fourbit import native, reference
+from bedstone.kernels.fourbit import bitsandbytes, native, reference
 from bedstone.kernels.fourbit.packings import PACKINGS
 from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.library import Operation, define, define_linear
@@ -15,11 +15,13 @@ from bedstone.kernels.native.calls import compiled
 from bedstone.kernels.registry import KernelOp
 from bedstone.kernels.samples import packed_samples
 from bedstone.kernels.tiles import computing_dtype, product_workspace, row_alignment
+from bedstone.kernels.triton.lazy import in_triton
 
 _WEIGHT = (
     "Tensor packed, Tensor absmax, Tensor? nested_absmax, Tensor? offset, SymInt[] shape, int block_size, str code"
 )
 _INDEX_BYTES = 2  # an int32 a byte of two codes
+_TRITON = "bedstone.kernels.fourbit.triton_calls"
 _SMALL = 2**14  # tables and what belongs to single blocks
 
 
@@ -112,6 +114,11 @@ def _native_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, sh
     return product_workspace(grad, *shape, align=1 + shape[1] % 2) + _scale_bytes(absmax, nested_absmax)
 
 
+def _triton_workspace(x, packed, absmax, nested_absmax, *rest):  # noqa: ANN001, ANN002, ANN202
+    del packed, rest
+    return x.nbytes + _scale_bytes(absmax, nested_absmax)  # an input in one piece
+
+
 def _spec_of_weight(weight: torch.Tensor, block_size: int, code: str) -> KernelSpec:
     del block_size, code
     return KernelSpec(weight.device.type, weight.dtype, 0, weight.numel(), 1)
@@ -138,6 +145,8 @@ _quantize = KernelOp(
 _dequantize = KernelOp(
     "dequantize_4bit",
     _spec_of_dense,
+    bitsandbytes.DEQUANTIZE,
+    in_triton(_TRITON, "dequantize", _native_dequantize_workspace),
     compiled(native.dequantize, _native_dequantize_workspace),
     KernelImpl("reference", reference.dequantize, _dequantize_workspace),
     samples=packed_samples("dequantize", PACKINGS),
@@ -146,6 +155,8 @@ _dequantize = KernelOp(
 _linear = KernelOp(
     "linear_4bit",
     _spec_of_product,
+    bitsandbytes.LINEAR,
+    in_triton(_TRITON, "linear", _triton_workspace),
     compiled(
         native.linear_rounded,
         _rounded_linear_workspace,
@@ -168,6 +179,8 @@ _linear = KernelOp(
 _input_grad = KernelOp(
     "linear_4bit_input_grad",
     _spec_of_product,
+    bitsandbytes.INPUT_GRAD,
+    in_triton(_TRITON, "input_grad", _triton_workspace),
     compiled(native.input_grad, _native_input_grad_workspace),
     KernelImpl("reference", reference.input_grad, _linear_workspace),
     samples=packed_samples("input_grad", PACKINGS),

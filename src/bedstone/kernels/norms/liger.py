@@ -1,4 +1,4 @@
-"""Liger's LayerNorm, which reads x once. Unverified on a GPU."""
+"""Liger's norms, which read x once. Unverified on a GPU."""
 
 from __future__ import annotations
 
@@ -22,10 +22,22 @@ def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: f
     return LigerLayerNormFunction.apply(x, weight, bias, eps)
 
 
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, rounding: str) -> torch.Tensor:
+    """Return x divided by its root mean square, times the weight. The gradient is not written over the one from above."""
+    from liger_kernel.ops.rms_norm import LigerRMSNormFunction  # pyright: ignore[reportMissingImports]
+
+    return LigerRMSNormFunction.apply(x, weight, eps, offset, rounding, False)
+
+
+def too_wide(spec: KernelSpec) -> str:
+    """Return why a row does not fit into the registers of one program, or nothing."""
+    return "" if spec.columns <= WIDEST else f"it takes up to {WIDEST} columns"
+
+
 def _unfit(spec: KernelSpec) -> str:
     if "no-bias" in spec.options.split():
         return "it wants a bias"
-    return "" if spec.columns <= WIDEST else f"it takes up to {WIDEST} columns"
+    return too_wide(spec)
 
 
 def _workspace(x: torch.Tensor, weight: torch.Tensor, *rest: object) -> int:
@@ -44,3 +56,4 @@ LAYER_NORM = KernelImpl(
     packages=("triton", "liger_kernel"),
     install="pip install liger-kernel",
 )
+RMS_NORM = LAYER_NORM.but(call=rms_norm, unfit=too_wide, numerics="rounded")

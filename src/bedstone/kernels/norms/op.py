@@ -10,6 +10,7 @@ from bedstone.core.errors import InvalidConfigError, ShapeMismatchError
 from bedstone.kernels.composed import ComposedOp, spec_of
 from bedstone.kernels.implementation import KernelImpl
 from bedstone.kernels.norms import liger, reference
+from bedstone.kernels.triton.lazy import in_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +109,13 @@ def _workspace(x: torch.Tensor, weight: torch.Tensor, *options: Any) -> int:
     return 4 * max(x.element_size(), 4) * (x.numel() + weight.numel()) + _SMALL
 
 
+def _triton_workspace(x: torch.Tensor, weight: torch.Tensor, *options: Any) -> int:
+    """A contiguous x, sizes of rows, and the parts of the weight's gradient."""
+    del options
+    rows = x.numel() // max(len(weight), 1)
+    return x.nbytes + 4 * rows + 4 * min(rows, 256) * len(weight) + _SMALL
+
+
 def _rms_sample(offset: float, rounding: str) -> Sample:
     def make(spec: KernelSpec, normal: Callable[..., torch.Tensor]) -> tuple[Any, ...]:
         return normal(spec.inputs, spec.columns), normal(spec.columns), 1e-6, offset, rounding
@@ -126,6 +134,8 @@ def _layer_sample(*, with_bias: bool) -> Sample:
 rms_norm_op = ComposedOp(
     "rms_norm",
     _rms_spec,
+    liger.RMS_NORM,
+    in_triton("bedstone.kernels.norms.triton_rms_norm", "rms_norm", _triton_workspace, unfit=liger.too_wide),
     KernelImpl("reference", reference.rms_norm, _workspace),
     differentiable=2,
     samples={"llama": _rms_sample(0.0, "llama"), "gemma": _rms_sample(1.0, "gemma")},

@@ -18,10 +18,12 @@ from bedstone.kernels.samples import packed_samples
 from bedstone.kernels.ternary import native, reference
 from bedstone.kernels.ternary.packings import PACKINGS
 from bedstone.kernels.tiles import computing_dtype, product_workspace, rows_in_tile
+from bedstone.kernels.triton.lazy import in_triton
 
 _WEIGHT = "Tensor packed, Tensor scale, SymInt[] shape, int block_size"
 _PLANE_BYTES = 1  # an int8 a trit
 _UNPACK_BYTES = 3  # shifted, masked, put into order
+_TRITON = "bedstone.kernels.ternary.triton_calls"
 _SMALL = 2**14  # what belongs to single rows
 
 
@@ -131,6 +133,12 @@ def _native_input_grad_workspace(grad, packed, scale, shape, block_size):  # noq
     return product_workspace(grad, *shape) + _SMALL
 
 
+def _gpu_workspace(first: torch.Tensor, *rest: object) -> int:
+    """The first argument, if it must be brought into one piece."""
+    del rest
+    return first.nbytes + _SMALL
+
+
 def _spec_of_weight(weight, block_size, per_tensor):  # noqa: ANN001, ANN202
     del block_size, per_tensor
     return KernelSpec(weight.device.type, weight.dtype, 0, *weight.shape)
@@ -162,6 +170,7 @@ _quantize = KernelOp(
 _dequantize = KernelOp(
     "dequantize_ternary",
     _spec_of_dense,
+    in_triton(_TRITON, "dequantize", _gpu_workspace),
     compiled(native.dequantize, _native_dequantize_workspace),
     KernelImpl("reference", reference.dequantize, _dequantize_workspace),
     samples=packed_samples("dequantize", PACKINGS),
@@ -170,6 +179,7 @@ _dequantize = KernelOp(
 _linear = KernelOp(
     "linear_ternary",
     _spec_of_product,
+    in_triton(_TRITON, "linear", _gpu_workspace),
     compiled(native.linear_rounded, _digits_workspace, name="native_rounded", numerics="rounded", unfit=_unfit_rounded),
     compiled(native.linear_int8, _digits_workspace, name="native_int8", numerics="approximate"),
     compiled(native.linear, _native_linear_workspace),
@@ -180,6 +190,7 @@ _linear = KernelOp(
 _input_grad = KernelOp(
     "linear_ternary_input_grad",
     _spec_of_product,
+    in_triton(_TRITON, "input_grad", _gpu_workspace),
     compiled(native.input_grad, _native_input_grad_workspace),
     KernelImpl("reference", reference.input_grad, _input_grad_workspace),
     samples=packed_samples("input_grad", PACKINGS),
