@@ -218,8 +218,8 @@ _implementations = KernelOp(
     "linear_cross_entropy",
     _spec,
     liger.LINEAR_CROSS_ENTROPY,
-    in_triton("bedstone.kernels.cross_entropy.triton_cross_entropy", "losses_and_gradients", _workspace),
     torch_chunked.IMPLEMENTATION,
+    in_triton("bedstone.kernels.cross_entropy.triton_cross_entropy", "losses_and_gradients", _workspace),
     KernelImpl("reference", reference.losses_and_gradients, _workspace),
     samples={"plain": _sample(0.0, 0.0, 0.0), "all": _sample(0.1, 0.01, 3.0, weights=True)},
 )
