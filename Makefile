@@ -65,6 +65,8 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	$(BIN)/python benchmarks/qlora_step.py
 	$(BIN)/python benchmarks/decode.py
 	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/cross_entropy.py
+	OMP_PROC_BIND=true OMP_PLACES=cores $(BIN)/python benchmarks/lora_memory.py
+	$(BIN)/python benchmarks/lora_memory.py --write
 	$(BIN)/python benchmarks/packed_page.py --write
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bitlinear_loss.py
 	$(BIN)/python benchmarks/bitlinear_loss.py --write

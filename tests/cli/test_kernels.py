@@ -55,6 +55,23 @@ def test_test_checks_one_operation():
     assert [line.split()[:2] for line in out.splitlines()] == [["ok", "quantize_ternary:"]] * 2
 
 
+def test_explain_tells_why_flex_attention_is_not_for_a_cpu():
+    """What is asked besides the shape stands in the first line."""
+    code, out, _ = run("explain", "attention", "--shape", "4096,512,64", "--grad", "--options", "causal window")
+    assert code == 0
+    first, second = out.splitlines()
+    assert first == "attention on cpu, float32, 4096x512x64, differentiable, causal window: reference (exact)"
+    assert second.startswith("  not flex: it runs on cuda, not on cpu: on a CPU flex_attention has no derivative")
+
+
+def test_test_says_what_it_does_not_try():
+    """An implementation for another device is not broken."""
+    code, out, _ = run("test", "glu")
+    assert code == 0
+    assert out.splitlines()[0] == "--      glu: liger is not tried: it runs on cuda"
+    assert out.splitlines()[1].startswith("ok      glu: reference, ")
+
+
 def test_bench_measures_and_writes(tmp_path):
     """Every implementation that can."""
     code, out, _ = run("bench", "nf4_linear", "--shape", "1,64,64", "--out", str(tmp_path / "b.json"))

@@ -19,6 +19,7 @@ def op():
         lambda x: spec_of(x, len(x), 1, 1),
         KernelImpl("fast", lambda x: 2 * x + 1, lambda x: 0, backward=False),
         KernelImpl("reference", lambda x: 2 * x, lambda x: 0),
+        differentiable=1,
     )
     torch.compiler.reset()
     yield made

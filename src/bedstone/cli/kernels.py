@@ -44,6 +44,8 @@ def explain(
     device: Device = "cpu",
     dtype: Dtype = "float32",
     shape: Shape = "1,4096,4096",
+    grad: Annotated[bool, typer.Option("--grad", help="A derivative will be asked of it.")] = False,
+    options: Annotated[str, typer.Option(metavar="WORDS", help="What else is asked, such as 'causal softcap'.")] = "",
     debug: Debug = False,
 ) -> None:
     """Say which implementation is taken and why not the others; the device need not be here."""
@@ -51,7 +53,8 @@ def explain(
         from bedstone.core.dtype import parse_dtype
         from bedstone.kernels import explain as asked
 
-        typer.echo(str(asked(op, device=device, dtype=parse_dtype(dtype), shape=_numbers(shape))))
+        given = {"dtype": parse_dtype(dtype), "shape": _numbers(shape), "grad": grad, "options": options}
+        typer.echo(str(asked(op, device=device, **given)))
 
 
 @app.command("test")
@@ -72,9 +75,11 @@ def check(
         broken = 0
         for name in [first.name] if op else sorted(operations):
             for each in operations[name].implementations:
-                reason = each.lacks() if not each.devices or device in each.devices else f"it runs on {each.devices[0]}"
-                if reason:
-                    typer.echo(f"absent  {name}: {each.name}: {reason}")
+                elsewhere = (
+                    f"it runs on {', '.join(each.devices)}" if each.devices and device not in each.devices else ""
+                )
+                if away := elsewhere or each.lacks():
+                    typer.echo(f"--      {name}: {each.name} is not tried: {away}")
                     continue
                 try:
                     taken = check_kernel(KernelExtension(name, each), device=device)

@@ -16,6 +16,8 @@ from bedstone.kernels.ask import select as select
 from bedstone.kernels.bench import tune as tune
 from bedstone.kernels.choice import KernelChoice as KernelChoice
 from bedstone.kernels.choice import KernelFallback as KernelFallback
+from bedstone.kernels.cross_entropy import chunked_cross_entropy as chunked_cross_entropy
+from bedstone.kernels.cross_entropy import linear_cross_entropy as linear_cross_entropy
 from bedstone.kernels.gated import glu as glu
 from bedstone.kernels.implementation import KernelExtension as KernelExtension
 from bedstone.kernels.implementation import KernelImpl as KernelImpl
@@ -45,12 +47,14 @@ __all__ = [
     "attention",
     "attention_varlen",
     "chosen_kernels",
+    "chunked_cross_entropy",
     "current_policy",
     "explain",
     "extensions",
     "forget_choices",
     "glu",
     "layer_norm",
+    "linear_cross_entropy",
     "operation",
     "operations",
     "pinned",

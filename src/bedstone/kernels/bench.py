@@ -48,7 +48,7 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
 
     Args:
         op: The operation.
-        spec: What to call it with; the device must be here.
+        spec: What to call it with; the device must be here. Its options are those of the operation's first sample.
 
     Returns:
         Plain values for JSON: what was measured and with what, `implementations` by name (`median_ms`, `fastest_ms`, `rounds`,
@@ -59,6 +59,7 @@ def measure(op: KernelOp, spec: KernelSpec) -> dict[str, Any]:
     """
     require_device(spec.device)
     arguments = sample(op, spec)
+    spec = op.describe(*arguments)  # with the options of the first kind of sample
     reasons = {each.name: each.cannot(spec) for each in op.implementations}
     fit = {each.name: each.call for each in op.implementations if not reasons[each.name]}
     times = by_turns({name: lambda call=call: call(*arguments) for name, call in fit.items()}, spec.device)
@@ -111,6 +112,7 @@ def tune(
         StorageError: The figures cannot be kept.
     """
     asked = explain(op, device=device, dtype=dtype, shape=shape)
-    figures = measure(operations[asked.op], asked.spec)["implementations"]
-    remember(asked.op, asked.spec, {name: each["median_ms"] / 1e3 for name, each in figures.items()})
+    found = measure(operations[asked.op], asked.spec)
+    times = {name: each["median_ms"] / 1e3 for name, each in found["implementations"].items()}
+    remember(asked.op, asked.spec._replace(options=found["spec"]["options"]), times)
     return explain(op, device=device, dtype=dtype, shape=shape)

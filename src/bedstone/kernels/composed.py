@@ -20,11 +20,32 @@ from bedstone.kernels.policies import required_implementation
 from bedstone.kernels.registry import KernelOp, operations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from bedstone.kernels.registry import Sample
 
 
 class ComposedOp(KernelOp):
-    """An operation under torch's own autograd; arguments and behaviour as of `KernelOp`."""
+    """An operation under torch's own autograd; arguments and behaviour as of `KernelOp`.
+
+    Args:
+        name: Of the operation.
+        describe: Of the operation's arguments, their specification.
+        implementations: Best first; the last one takes everything.
+        samples: By name, functions that make arguments.
+        differentiable: How many of its arguments, from the first one, every implementation with a derivative has one in.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        describe: Callable[..., KernelSpec],
+        *implementations: KernelImpl,
+        differentiable: int,
+        samples: Mapping[str, Sample] | None = None,
+    ) -> None:
+        super().__init__(name, describe, *implementations, samples=samples, agreement="values")
+        self.differentiable = differentiable
 
     def __call__(self, *args: Any) -> Any:
         """Run the chosen implementation, or have the compiler trace one.
@@ -69,7 +90,8 @@ def spec_of(
         options: What else is asked.
         others: Arguments that a gradient may be asked of, besides the first.
     """
-    grad = torch.is_grad_enabled() and any(
-        isinstance(each, torch.Tensor) and each.requires_grad for each in (first, *others)
-    )
-    return KernelSpec(first.device.type, first.dtype, inputs, rows, columns, first.is_contiguous(), grad, options)
+    grad = False
+    if torch.is_grad_enabled():
+        grad = first.requires_grad or any(isinstance(each, torch.Tensor) and each.requires_grad for each in others)
+    device = "cpu" if first.is_cpu else first.device.type  # the second way takes five times as long
+    return KernelSpec(device, first.dtype, inputs, rows, columns, first.is_contiguous(), grad, options)

@@ -12,6 +12,8 @@ import torch
 
 from bedstone.kernels import KernelExtension, KernelImpl, KernelSpec, operation
 from bedstone.kernels.samples import sample
+from bedstone.testing.claims import listed, require, same_bits, told
+from bedstone.testing.kernel_values import check_in_torch, check_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from bedstone.kernels import KernelOp
 
 _SHAPES = ((1, 1, 2), (3, 5, 96), (1, 64, 576), (17, 33, 130), (2, 7, 65), (0, 4, 64), (300, 64, 256))
+_SMALL = KernelSpec("cpu", torch.float32, *_SHAPES[1])
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _NUMERICS = {"exact": 2e-6, "rounded": 4e-4, "approximate": 5e-2}
 _ROUNDING = {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 3 * 2**-8, torch.float16: 2**-10}
@@ -28,9 +31,11 @@ def check_kernel(extension: KernelExtension, *, device: str = "cpu") -> int:
     """Check that an implementation keeps its contract; say which part it breaks.
 
     Checked, for every specification that it does not refuse: that `unfit` gives text and `workspace` a number of bytes; that
-    quantized and dequantized values are plain torch's to the bit, and products within what its numerics promise of the float64 product with
-    the same dequantized weight; with inputs whose elements lie apart, with NaN and infinities, which must reach what they reach in plain
-    torch; that it changes no argument; and, if it is called deterministic, that it gives the same bits again.
+    quantized and dequantized values are plain torch's to the bit, products within what its numerics promise of the float64 product with
+    the same dequantized weight, and what other operations give, and their gradients, of plain torch in float64; with inputs whose elements lie
+    apart or begin in the midst of memory, with NaN and infinities, which must reach what they reach in plain torch; that it changes no argument;
+    and, if it is called deterministic, that it gives the same bits again. An implementation that the operation has already is also shown to
+    `torch.library.opcheck` or to the compiler.
 
     Args:
         extension: The implementation and its operation. It need not be registered.
@@ -48,19 +53,24 @@ def check_kernel(extension: KernelExtension, *, device: str = "cpu") -> int:
     """
     op, made = operation(extension.op), extension.implementation
     taken = 0
-    for spec, packing in _cases(op, device):
+    for asked, packing in _cases(op, device):
+        arguments = sample(op, asked, packing)
+        spec = op.describe(*arguments)
         reason = made.cannot(spec)
-        _require(isinstance(reason, str), f"`unfit` gave {reason!r} for {spec}; it must give text, empty if it can.")
+        require(isinstance(reason, str), f"`unfit` gave {reason!r} for {spec}; it must give text, empty if it can.")
         if reason:
             continue
         taken += 1
         where = f"{op.name}, {packing}, {spec}"
-        arguments = sample(op, spec, packing)
         _check_result(made, op, arguments, where)
-        if op.agreement == "product" and spec.inputs:
+        if op.agreement == "values":
+            check_values(made, op, arguments, where)
+            if asked == _SMALL._replace(device=device) and made in op.implementations:
+                check_in_torch(made, op, arguments)
+        elif op.agreement == "product" and spec.inputs:
             _check_strides(made, arguments, where)
             _check_not_finite(made, op.reference, arguments, where)
-    _require(taken > 0, f"{made.name} refused every specification of {op.name} on {device}.")
+    require(taken > 0, f"{made.name} refused every specification of {op.name} on {device}.")
     return taken
 
 
@@ -74,27 +84,24 @@ def _cases(op: KernelOp, device: str) -> Iterator[tuple[KernelSpec, str]]:
 
 def _check_result(made: KernelImpl, op: KernelOp, arguments: tuple[Any, ...], where: str) -> None:
     needed = made.workspace(*arguments)
-    _require(isinstance(needed, int) and needed >= 0, f"`workspace` gave {needed!r}; it must give bytes. ({where})")
+    require(isinstance(needed, int) and needed >= 0, f"`workspace` gave {needed!r}; it must give bytes. ({where})")
     before = [value.clone() for value in arguments if isinstance(value, torch.Tensor)]
-    found, expected = _listed(made.call(*arguments)), _listed(op.reference.call(*arguments))
+    found, expected = listed(made.call(*arguments)), listed(op.reference.call(*arguments))
     for value, kept in zip((v for v in arguments if isinstance(v, torch.Tensor)), before, strict=True):
-        _require(_same(value, kept), f"It changed an argument. ({where})")
-    _require(len(found) == len(expected), f"It gave {len(found)} tensors, not {len(expected)}. ({where})")
+        require(same_bits(value, kept), f"It changed an argument. ({where})")
+    require(len(found) == len(expected), f"It gave {len(found)} tensors, not {len(expected)}. ({where})")
     for ours, theirs in zip(found, expected, strict=True):
         alike = (ours.shape, ours.dtype, ours.device) == (theirs.shape, theirs.dtype, theirs.device)
-        _require(alike, f"It gave {_told(ours)}, not {_told(theirs)}. ({where})")
+        require(alike, f"It gave {told(ours)}, not {told(theirs)}. ({where})")
         if op.agreement == "product":
             _check_near(made, ours, arguments, op.name, where)
-        elif op.agreement == "values":
-            limit = 1e-4 * _NUMERICS[made.numerics] / _NUMERICS["exact"] + 4 * _ROUNDING[arguments[0].dtype]
-            near = torch.allclose(ours.double(), theirs.double(), rtol=limit, atol=limit, equal_nan=True)
-            _require(near, f"It is not near plain torch's. ({where})")
-        else:
-            _require(_same(ours, theirs), f"Its bits are not those of plain torch. ({where})")
+        elif op.agreement == "bits":
+            require(same_bits(ours, theirs), f"Its bits are not those of plain torch. ({where})")
     if made.deterministic:
-        again = _listed(made.call(*arguments))
-        _require(
-            all(map(_same, found, again)), f"Called again it gave other bits, but says it is deterministic. ({where})"
+        again = listed(made.call(*arguments))
+        require(
+            all(map(same_bits, found, again)),
+            f"Called again it gave other bits, but says it is deterministic. ({where})",
         )
 
 
@@ -108,7 +115,7 @@ def _check_near(made: KernelImpl, found: torch.Tensor, arguments: tuple[Any, ...
         expected, size = expected + bias.double(), size + bias.double().abs()
     limit = (_NUMERICS[made.numerics] + _ROUNDING[found.dtype]) * size + 1e-30
     worst = float(((found.double() - expected).abs() / limit).max()) if found.numel() else 0.0
-    _require(worst <= 1, f"Its error is {worst:.3g} times what `{made.numerics}` allows. ({where})")
+    require(worst <= 1, f"Its error is {worst:.3g} times what `{made.numerics}` allows. ({where})")
 
 
 def _dense(op: str, arguments: tuple[Any, ...]) -> torch.Tensor:
@@ -122,7 +129,7 @@ def _check_strides(made: KernelImpl, arguments: tuple[Any, ...], where: str) -> 
     apart = torch.empty(x.shape[0], 2 * x.shape[1], dtype=x.dtype, device=x.device)[:, ::2].copy_(x)
     found, expected = made.call(apart, *rest), made.call(x, *rest)
     near = torch.allclose(found.double(), expected.double(), rtol=1e-2, atol=1e-2, equal_nan=True)
-    _require(near, f"Inputs whose elements lie apart give something else. ({where})")
+    require(near, f"Inputs whose elements lie apart give something else. ({where})")
 
 
 def _check_not_finite(made: KernelImpl, reference: KernelImpl, arguments: tuple[Any, ...], where: str) -> None:
@@ -132,21 +139,4 @@ def _check_not_finite(made: KernelImpl, reference: KernelImpl, arguments: tuple[
         x[-1, -1] = bad
         found, expected = made.call(x, *rest), reference.call(x, *rest)
         same = torch.equal(found.isfinite(), expected.isfinite())
-        _require(same, f"{bad} in the input does not reach what it reaches in plain torch. ({where})")
-
-
-def _listed(result: Any) -> list[torch.Tensor]:
-    return list(result) if isinstance(result, tuple) else [result]
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.equal(a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8))
-
-
-def _told(tensor: torch.Tensor) -> str:
-    return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
+        require(same, f"{bad} in the input does not reach what it reaches in plain torch. ({where})")

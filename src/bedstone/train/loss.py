@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
 
-from bedstone.kernels.cross_entropy import linear_cross_entropy
+from bedstone.kernels.cross_entropy import chunked_cross_entropy, linear_cross_entropy
 from bedstone.train.data import IGNORED
 from bedstone.train.output_head import hidden_before_head
 
@@ -40,7 +40,7 @@ def loss_sum(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     if before is not None:
         return _of_hidden(*before, labels)
     logits = model(**inputs).logits
-    return F.cross_entropy(logits.float().flatten(0, 1), labels, ignore_index=IGNORED, reduction="sum")
+    return chunked_cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED, reduction="sum")
 
 
 def _of_hidden(hidden: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor) -> torch.Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from bedstone.core.errors import InvalidConfigError, ShapeMismatchError
 from bedstone.kernels import explain, glu
+from bedstone.kernels.gated import liger
 
 CURVES = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -43,6 +45,34 @@ def test_gradients_are_those_of_differences(activation):
 def test_takes_any_shape(shape):
     """Empty and single ones too."""
     assert glu(torch.ones(shape), torch.ones(shape)).shape == shape
+
+
+def overwriting(gate, up):
+    """Forward with the manners of Liger's kernels: all three come back."""
+    return gate, up, functional.silu(gate) * up
+
+
+def overwriting_backward(gate, up, above):
+    """It writes the gradients over gate and up, as Liger's does."""
+    sigmoid = gate.sigmoid()
+    of_gate, of_up = above * up * sigmoid * (1 + gate * (1 - sigmoid)), above * gate * sigmoid
+    return gate.copy_(of_gate), up.copy_(of_up)
+
+
+def test_a_kernel_that_overwrites_its_inputs_is_kept_from_ours(monkeypatch):
+    """Gate and up are as before, and a second backward pass gives the same: both fail in silence around Liger's own function."""
+    monkeypatch.setattr(liger, "_kernels", lambda activation: (overwriting, overwriting_backward))
+    gate, up = torch.randn(3, 5, requires_grad=True), torch.randn(3, 5, requires_grad=True)
+    kept = gate.detach().clone(), up.detach().clone()
+    found, above = liger.glu(gate, up, "silu"), torch.randn(3, 5)
+    expected = torch.autograd.grad(glu(gate, up), (gate, up), above)
+    for _ in range(2):
+        for ours, theirs in zip(
+            torch.autograd.grad(found, (gate, up), above, retain_graph=True), expected, strict=True
+        ):
+            torch.testing.assert_close(ours, theirs)
+    assert torch.equal(gate, kept[0])
+    assert torch.equal(up, kept[1])
 
 
 def test_says_what_keeps_liger_away():

@@ -1,4 +1,4 @@
-"""The output head and the cross-entropy after it, as one operation that never holds all logits.
+"""Cross-entropy in parts: of the output head's input, without ever holding all logits, and of logits that exist.
 
 >>> import torch
 >>> hidden, weight = torch.eye(2), 100 * torch.eye(2)
@@ -6,6 +6,7 @@
 0.0
 """
 
+from bedstone.kernels.cross_entropy.from_logits import chunked_cross_entropy as chunked_cross_entropy
 from bedstone.kernels.cross_entropy.op import linear_cross_entropy as linear_cross_entropy
 
-__all__ = ["linear_cross_entropy"]
+__all__ = ["chunked_cross_entropy", "linear_cross_entropy"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from bedstone.core.errors import InvalidConfigError, ShapeMismatchError
-from bedstone.kernels.cross_entropy import liger, reference
+from bedstone.kernels.cross_entropy import liger, reference, torch_chunked
 from bedstone.kernels.implementation import KernelImpl, KernelSpec
 from bedstone.kernels.library import Operation, define
 from bedstone.kernels.registry import KernelOp
@@ -15,6 +15,8 @@ from bedstone.kernels.triton.lazy import in_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from bedstone.kernels.registry import Sample
 
 _SMALL = 2**14  # what belongs to single rows
 
@@ -48,7 +50,7 @@ def linear_cross_entropy(
         token_weights: `[M]`, what each row's loss is multiplied by.
 
     Returns:
-        float32, a scalar or `[M]`. Differentiable once in `hidden`, `weight` and `bias`.
+        float32, of float64 inputs float64; a scalar or `[M]`. Differentiable once in `hidden`, `weight` and `bias`.
 
     Raises:
         ShapeMismatchError: The shapes do not fit.
@@ -60,13 +62,16 @@ def linear_cross_entropy(
     >>> torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(hidden @ weight.T, labels))
     """
     _check(hidden, weight, labels, bias, token_weights)
-    _check_options(reduction, label_smoothing, z_loss, softcap)
+    check_options(reduction, label_smoothing, z_loss, softcap)
     options = (ignore_index, label_smoothing, z_loss, softcap)
     losses = _LinearCrossEntropy.apply(hidden, weight, bias, labels, token_weights, options, reduction == "none")
-    if reduction != "mean":
-        return losses
+    return losses / weight_of_rows(labels, ignore_index, token_weights) if reduction == "mean" else losses
+
+
+def weight_of_rows(labels: torch.Tensor, ignore_index: int, token_weights: torch.Tensor | None) -> torch.Tensor:
+    """Return what a sum of losses is divided by: how many rows are not ignored, or the sum of their weights."""
     kept = labels != ignore_index
-    return losses / (kept.sum() if token_weights is None else (token_weights * kept).sum())
+    return kept.sum() if token_weights is None else (token_weights * kept).sum()
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -135,7 +140,12 @@ def _check(
             raise ShapeMismatchError(expected=(length,), actual=tuple(vector.shape), argument=name)
 
 
-def _check_options(reduction: str, label_smoothing: float, z_loss: float, softcap: float) -> None:
+def check_options(reduction: str, label_smoothing: float, z_loss: float, softcap: float) -> None:
+    """Refuse options out of their range.
+
+    Raises:
+        InvalidConfigError: One is.
+    """
     if reduction not in ("mean", "sum", "none"):
         message = f"`reduction` (={reduction!r}) must be mean, sum or none."
         raise InvalidConfigError(message, argument="reduction", value=reduction)
@@ -151,7 +161,7 @@ def _check_options(reduction: str, label_smoothing: float, z_loss: float, softca
 def _fake(hidden, weight, bias, labels, token_weights, ignore_index, smoothing, z_loss, softcap, of_hidden, of_weight):  # noqa: ANN001, ANN202
     del token_weights, ignore_index, smoothing, z_loss, softcap
     return (
-        hidden.new_empty(labels.shape, dtype=torch.float32),
+        hidden.new_empty(labels.shape, dtype=reference.wide(hidden.dtype)),
         torch.empty_like(hidden) if of_hidden else hidden.new_empty(0),
         torch.empty_like(weight) if of_weight else weight.new_empty(0),
         weight.new_empty(weight.shape[0] if of_weight and bias is not None else 0),
@@ -161,32 +171,57 @@ def _fake(hidden, weight, bias, labels, token_weights, ignore_index, smoothing, 
 def _workspace(hidden, weight, bias, labels, *options):  # noqa: ANN001, ANN002, ANN202
     del bias, labels
     *_, softcap, _of_hidden, of_weight = options
-    rows, vocabulary = min(len(hidden), reference.rows_at_a_time(len(weight))), len(weight)
-    copies = 1 + bool(softcap) + (hidden.dtype != torch.float32) + (weight.dtype != torch.float32)
-    widened = 4 * weight.numel() * (1 + (weight.dtype != torch.float32)) if of_weight else 0
-    return 4 * rows * vocabulary * copies + 4 * rows * hidden.shape[1] * 3 + widened + 16 * len(hidden) + _SMALL
+    wide, rows, vocabulary = reference.wide(hidden.dtype), reference.rows_at_a_time(len(weight)), len(weight)
+    rows = min(len(hidden), rows)
+    copies = 1 + bool(softcap) + (hidden.dtype != wide) + (weight.dtype != wide)
+    widened = wide.itemsize * weight.numel() * (1 + (weight.dtype != wide)) if of_weight else 0
+    parts = wide.itemsize * rows * (vocabulary * copies + hidden.shape[1] * 3)
+    return parts + widened + 16 * len(hidden) + _SMALL
 
 
-def _spec(hidden, weight, *rest):  # noqa: ANN001, ANN002, ANN202
-    del rest
-    return KernelSpec(hidden.device.type, hidden.dtype, len(hidden), *weight.shape)
+def options_of(token_weights: torch.Tensor | None, smoothing: float, z_loss: float, softcap: float) -> str:
+    """Return what is asked besides the plain loss, in words of a specification."""
+    asked = {
+        "smoothing": bool(smoothing),
+        "softcap": bool(softcap),
+        "weights": token_weights is not None,
+        "z-loss": bool(z_loss),
+    }
+    return " ".join(name for name, yes in asked.items() if yes)
 
 
-def _sample(spec: KernelSpec, normal: Callable[..., torch.Tensor]) -> tuple[Any, ...]:
-    """Labels that are the same in every run, each fourth of them ignored."""
-    labels = (torch.arange(spec.inputs, device=spec.device) * 7919) % max(spec.rows, 1)
+def _spec(hidden, weight, bias, labels, token_weights, ignore_index, smoothing, z_loss, softcap, *rest):  # noqa: ANN001, ANN002, ANN202
+    del bias, labels, ignore_index, rest
+    asked = options_of(token_weights, smoothing, z_loss, softcap)
+    return KernelSpec(hidden.device.type, hidden.dtype, len(hidden), *weight.shape, options=asked)
+
+
+def labels_of(spec: KernelSpec, vocabulary: int) -> torch.Tensor:
+    """Return labels that are the same in every run, each fourth of them ignored."""
+    labels = (torch.arange(spec.inputs, device=spec.device) * 7919) % max(vocabulary, 1)
     labels[3::4] = -100
-    hidden, weight = normal(spec.inputs, spec.columns), normal(spec.rows, spec.columns)
-    return (hidden, weight, None, labels, None, -100, 0.0, 0.0, 0.0, True, True)
+    return labels
+
+
+def _sample(*options: float, weights: bool = False) -> Sample:
+    def make(spec: KernelSpec, normal: Callable[..., torch.Tensor]) -> tuple[Any, ...]:
+        hidden, weight = normal(spec.inputs, spec.columns), normal(spec.rows, spec.columns)
+        weight *= max(spec.columns, 1) ** -0.5  # logits of the size of 1, as a head makes them
+        labels, bias = labels_of(spec, spec.rows), normal(spec.rows) if weights else None
+        scale = torch.arange(1, spec.inputs + 1, device=spec.device) / max(spec.inputs, 1) if weights else None
+        return (hidden, weight, bias, labels, scale, -100, *options, True, True)
+
+    return make
 
 
 _implementations = KernelOp(
     "linear_cross_entropy",
     _spec,
     liger.LINEAR_CROSS_ENTROPY,
+    torch_chunked.IMPLEMENTATION,
     in_triton("bedstone.kernels.cross_entropy.triton_cross_entropy", "losses_and_gradients", _workspace),
     KernelImpl("reference", reference.losses_and_gradients, _workspace),
-    samples={"plain": _sample},
+    samples={"plain": _sample(0.0, 0.0, 0.0), "all": _sample(0.1, 0.01, 3.0, weights=True)},
 )
 linear_cross_entropy_op = define(
     "linear_cross_entropy(Tensor hidden, Tensor weight, Tensor? bias, Tensor labels, Tensor? token_weights, int ignore_index, "

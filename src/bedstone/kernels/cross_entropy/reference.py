@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Losses = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 LOGITS_BYTES = 2**25
-"""Of float32 logits that exist at a time."""
+"""Of logits that exist at a time."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,15 @@ def rows_at_a_time(vocabulary: int) -> int:
     return max(LOGITS_BYTES // (4 * max(vocabulary, 1)), 16)
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return what the losses of logits of a dtype are computed in: float32, of float64 itself.
+
+    >>> wide(torch.bfloat16), wide(torch.float64)
+    (torch.float32, torch.float64)
+    """
+    return torch.promote_types(dtype, torch.float32)
+
+
 def losses_and_gradients(*args: Any) -> Losses:
     """Return the loss of each row, and the gradients of their sum: of `hidden`, `weight` and `bias`, empty where not asked for.
 
@@ -81,15 +90,16 @@ def by_parts(
     of_weight: bool,
 ) -> Losses:
     """Return losses and gradients; `losses_of` gives the losses of some rows of float32 logits, and makes these the gradient if it shall."""
-    losses = hidden.new_zeros(len(labels), dtype=torch.float32)
+    dtype = wide(hidden.dtype)
+    losses = hidden.new_zeros(len(labels), dtype=dtype)
     grad_hidden = torch.zeros_like(hidden) if of_hidden else hidden.new_empty(0)
-    grad_weight = weight.new_zeros(weight.shape, dtype=torch.float32) if of_weight else weight.new_empty(0)
+    grad_weight = weight.new_zeros(weight.shape, dtype=dtype) if of_weight else weight.new_empty(0)
     with_bias = of_weight and bias is not None
-    grad_bias = weight.new_zeros(len(weight) if with_bias else 0, dtype=torch.float32)
+    grad_bias = weight.new_zeros(len(weight) if with_bias else 0, dtype=dtype)
     terms = Terms(smoothing, z_loss, softcap)
     for rows in _parts((labels != ignore_index).nonzero().squeeze(1), rows_at_a_time(len(weight))):
         some = hidden.index_select(0, rows)
-        scale = None if token_weights is None else token_weights.index_select(0, rows).float()
+        scale = None if token_weights is None else token_weights.index_select(0, rows).to(dtype)
         logits = _logits(some, weight, bias)
         losses[rows] = losses_of(logits, labels.index_select(0, rows), scale, terms, gradient=of_hidden or of_weight)
         gradient = logits.to(weight.dtype)
@@ -102,6 +112,34 @@ def by_parts(
     return losses, grad_hidden, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
 
 
+def of_logits(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    scale: torch.Tensor | None,
+    ignore_index: int,
+    smoothing: float,
+    z_loss: float,
+    softcap: float,
+    gradient: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss of each row of logits that exist, times its scale; and the gradient of their sum, empty if not asked for."""
+    dtype = wide(logits.dtype)
+    losses = logits.new_zeros(len(labels), dtype=dtype)
+    grad = torch.zeros_like(logits, memory_format=torch.contiguous_format) if gradient else logits.new_empty(0)
+    terms = Terms(smoothing, z_loss, softcap)
+    for rows in _parts((labels != ignore_index).nonzero().squeeze(1), rows_at_a_time(logits.shape[1])):
+        some = _buffer(len(rows), logits.shape[1], logits).copy_(logits[rows])
+        of_row = None if scale is None else scale.index_select(0, rows).to(dtype)
+        losses[rows] = _losses(some, labels.index_select(0, rows), of_row, terms, gradient=gradient)
+        if gradient:
+            grad[rows] = some.to(logits.dtype)
+    return losses, grad
+
+
+def _buffer(rows: int, vocabulary: int, like: torch.Tensor) -> torch.Tensor:
+    return scratch(rows * vocabulary, wide(like.dtype), like.device, "logits").view(rows, vocabulary)
+
+
 def _parts(rows: torch.Tensor, most: int) -> Iterator[torch.Tensor]:
     """Yield equal parts of at most so many rows: each reads the whole weight twice, so a small last one would be dear."""
     parts = -(-len(rows) // most)
@@ -109,9 +147,9 @@ def _parts(rows: torch.Tensor, most: int) -> Iterator[torch.Tensor]:
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Return the logits as float32 in a buffer that the next rows overwrite."""
-    buffer = scratch(len(hidden) * len(weight), torch.float32, hidden.device, "logits").view(len(hidden), len(weight))
-    if hidden.dtype is torch.float32:
+    """Return the logits in a buffer that the next rows overwrite."""
+    buffer = _buffer(len(hidden), len(weight), hidden)
+    if hidden.dtype is buffer.dtype:
         torch.mm(hidden, weight.t(), out=buffer)
     else:
         buffer.copy_(hidden @ weight.t())

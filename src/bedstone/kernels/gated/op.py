@@ -71,5 +71,6 @@ glu_op = ComposedOp(
     _spec,
     liger.IMPLEMENTATION,
     KernelImpl("reference", reference.glu, _workspace),
+    differentiable=2,
     samples={activation: _sample(activation) for activation in ACTIVATIONS},
 )

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from bedstone.kernels.registry import Sample
 
 Rounding = Literal["llama", "gemma"]
+_RMS_OPTIONS = {
+    (False, False): "",
+    (True, False): "gemma",
+    (False, True): "offset",
+    (True, True): "gemma offset",
+}
 ROUNDINGS = ("llama", "gemma")
 _SMALL = 2**12  # what belongs to no row
 
@@ -86,7 +92,7 @@ def _check_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 def _rms_spec(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, rounding: str) -> KernelSpec:
     del eps
     columns = weight.shape[0]
-    options = " ".join([*["gemma"] * (rounding == "gemma"), *["offset"] * bool(offset)])
+    options = _RMS_OPTIONS[rounding == "gemma", offset != 0]
     return spec_of(x, x.numel() // max(columns, 1), 1, columns, options, (weight,))
 
 
@@ -131,6 +137,7 @@ rms_norm_op = ComposedOp(
     liger.RMS_NORM,
     in_triton("bedstone.kernels.norms.triton_rms_norm", "rms_norm", _triton_workspace, unfit=liger.too_wide),
     KernelImpl("reference", reference.rms_norm, _workspace),
+    differentiable=2,
     samples={"llama": _rms_sample(0.0, "llama"), "gemma": _rms_sample(1.0, "gemma")},
 )
 layer_norm_op = ComposedOp(
@@ -138,5 +145,6 @@ layer_norm_op = ComposedOp(
     _layer_spec,
     liger.LAYER_NORM,
     KernelImpl("reference", reference.layer_norm, _workspace),
+    differentiable=3,
     samples={"plain": _layer_sample(with_bias=True), "no bias": _layer_sample(with_bias=False)},
 )

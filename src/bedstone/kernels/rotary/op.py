@@ -113,5 +113,6 @@ rope_op = ComposedOp(
     _spec,
     liger.IMPLEMENTATION,
     KernelImpl("reference", reference.rope, _workspace),
+    differentiable=2,
     samples={"halves": _sample(interleaved=False), "interleaved": _sample(interleaved=True)},
 )

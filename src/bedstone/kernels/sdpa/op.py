@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -132,21 +133,25 @@ def _check_options(causal: bool, window: int, softcap: float) -> None:
         raise InvalidConfigError(message, argument="softcap", value=softcap)
 
 
-def _options(grouped: bool, mask: bool, causal: bool, window: int, softcap: float) -> str:
+@functools.cache
+def _options(grouped: bool, mask: bool, causal: bool, window: bool, softcap: bool) -> str:
     asked = {"causal": causal, "grouped": grouped, "mask": mask, "softcap": softcap, "window": window}
     return " ".join(name for name, yes in asked.items() if yes)
 
 
 def _spec(q, k, v, mask, causal, scale, window, softcap):  # noqa: ANN001, ANN202
     del scale
-    options = _options(q.shape[1] != k.shape[1], mask is not None, causal, window, softcap)
-    return spec_of(q, q.shape[0] * q.shape[1] * q.shape[2], k.shape[2], k.shape[3], options, (k, v, mask))
+    batch, heads, tokens, columns = q.shape
+    _, groups, keys, _ = k.shape
+    options = _options(heads != groups, mask is not None, causal, window > 0, softcap > 0)
+    return spec_of(q, batch * heads * tokens, keys, columns, options, (k, v, mask))
 
 
 def _varlen_spec(q, k, v, cu_seqlens, max_seqlen, causal, scale, window, softcap):  # noqa: ANN001, ANN202
     del cu_seqlens, max_seqlen, scale
-    options = _options(q.shape[1] != k.shape[1], False, causal, window, softcap)
-    return spec_of(q, q.shape[0] * q.shape[1], len(k), k.shape[2], options, (k, v))
+    tokens, heads, columns = q.shape
+    options = _options(heads != k.shape[1], False, causal, window > 0, softcap > 0)
+    return spec_of(q, tokens * heads, tokens, columns, options, (k, v))
 
 
 def _workspace(q, k, v, mask, causal, scale, window, softcap):  # noqa: ANN001, ANN202
@@ -191,6 +196,7 @@ attention_op = ComposedOp(
     _spec,
     flex.IMPLEMENTATION,
     KernelImpl("reference", reference.attention, _workspace),
+    differentiable=3,
     samples={
         "causal": _sample(),
         "full": _sample(causal=False),
@@ -205,5 +211,6 @@ varlen_op = ComposedOp(
     varlen.IMPLEMENTATION,
     KernelImpl("by_document", reference.by_document, _varlen_workspace, devices=("cpu",)),
     KernelImpl("reference", reference.documents_masked, _varlen_workspace),
+    differentiable=3,
     samples={"causal": _varlen_sample(), "window": _varlen_sample(window=5), "softcap": _varlen_sample(softcap=2.0)},
 )
