@@ -64,5 +64,7 @@ def test_is_found_by_its_entry_point_and_taken_first(package):
 def test_the_commands_show_it(package):
     """In front of ours."""
     listed = run("-m", "bedstone", "kernels", "list", folder=package)
-    assert "acme (exact), native_rounded (rounded), native (exact), reference (exact)" in " ".join(listed.split())
+    assert "acme (exact), triton (exact), native_rounded (rounded), native (exact), reference (exact)" in " ".join(
+        listed.split()
+    )
     assert "linear_8bit: acme, " in run("-m", "bedstone", "kernels", "test", "int8_linear", folder=package)

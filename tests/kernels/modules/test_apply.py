@@ -346,8 +346,10 @@ def test_a_required_implementation_that_the_operation_lacks_or_that_cannot_run_l
     report = apply(tiny_llama(), "require:liger").report()
     assert str(report) == (
         "gated_mlp: matched 0 of 2; 2 skipped: glu cannot take the required implementation 'liger': it runs on cuda, not on cpu\n"
-        "rms_norm: matched 0 of 5; 5 skipped: it calls no operation that has liger"
+        "rms_norm: matched 0 of 5; 5 skipped: rms_norm cannot take the required implementation 'liger': it runs on cuda, not on cpu"
     )
+    report = apply(tiny_llama(), "require:triton").report()
+    assert "gated_mlp: matched 0 of 2; 2 skipped: it calls no operation that has triton" in str(report)
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,12 @@ def test_a_cpu_never_imports_it():
 def test_who_lacks_it_reads_the_line_that_installs_it():
     """What would be taken, what is missing, and why the GPU itself is not here."""
     lines = run(EXPLAINED).splitlines()
-    assert lines[:5] == [
+    assert lines[:7] == [
         "linear_4bit on cuda, bfloat16, 1x4096x4096: reference (exact)",
         "  not bitsandbytes: bitsandbytes is not installed: pip install 'bitsandbytes>=0.50'",
         "  not triton: triton is not installed: pip install 'bedstone[kernels]'",
+        "  not native_rounded: it runs on cpu, not on cuda",
+        "  not native_int8: it runs on cpu, not on cuda",
         "  not native: it runs on cpu, not on cuda",
         "With what is missing here, bitsandbytes would be taken.",
     ]
