@@ -46,7 +46,7 @@ def test_who_lacks_it_reads_the_line_that_installs_it():
         "  not bitsandbytes: bitsandbytes is not installed: pip install 'bitsandbytes>=0.50'",
         "  not triton: triton is not installed: pip install 'bedstone[kernels]'",
         "  not native_rounded: it runs on cpu, not on cuda",
-        "  not native_int8: it runs on cpu, not on cuda",
+        "  not native_int8: it is approximate, and so taken by name only",
         "  not native: it runs on cpu, not on cuda",
         "With what is missing here, bitsandbytes would be taken.",
     ]
