@@ -28,23 +28,28 @@ void round_bytes(const float* x, int64_t columns, int64_t chunks, int8_t* out, f
   const bool some = good && largest_one > X_SMALLEST;
   const float inverse = some ? limit / largest_one : 0.0f;
   *scale = good ? (some ? largest_one / limit : 0.0f) : NAN;
-  *sum = 0;
   std::memset(out, 0, DIGITS * chunks * CHUNK);
+  int64_t total = 0;
   for (int64_t k = 0; some && k < columns; k += CHUNK) {
-    const int64_t stride = std::min(CHUNK / 4, (columns - k + 3) / 4);
-    for (int64_t n = 0; n < 4; n++)
-      for (int64_t j = 0; j < std::min(stride, columns - k - n * stride); j++) {
-        const int value = (int)std::nearbyint(x[k + n * stride + j] * inverse);
-        int8_t* to = out + k + n * (CHUNK / 4) + j;
-        *sum += value;
-        if (DIGITS == 1) {
-          *to = (int8_t)value;
-        } else {
-          const int high = (value + 64) >> 7;
-          *to = (int8_t)high, to[chunks * CHUNK] = (int8_t)(value - 128 * high);
-        }
-      }
+    const int64_t size = std::min(CHUNK, columns - k), stride = (size + 3) / 4;
+    int32_t near[CHUNK] = {}, placed[CHUNK] = {};
+    int64_t j = 0;
+    for (; j + W <= size; j += W) store_ints(near + j, nearest(load(x + k + j) * all(inverse)));
+    for (; j < size; j++) near[j] = (int32_t)std::nearbyint(x[k + j] * inverse);
+    int32_t part = 0;
+    for (int64_t i = 0; i < CHUNK; i++) part += near[i];
+    total += part;
+    const int32_t* from = near;
+    if (size < CHUNK) {  // a plane of a short chunk holds fewer columns than its place
+      for (int64_t i = 0; i < size; i++) placed[i / stride * (CHUNK / 4) + i % stride] = near[i];
+      from = placed;
+    }
+    int8_t *high = out + k, *low = high + (DIGITS - 1) * chunks * CHUNK;
+    for (int64_t i = 0; i < CHUNK; i++) high[i] = (int8_t)(DIGITS == 1 ? from[i] : (from[i] + 64) >> 7);
+    if (DIGITS == 2)
+      for (int64_t i = 0; i < CHUNK; i++) low[i] = (int8_t)(from[i] - 128 * ((from[i] + 64) >> 7));
   }
+  *sum = total;
 }
 
 // One row of the weight with one row of bytes. Every other plane stays where it is and is summed by itself, four times too large: half of the
