@@ -11,12 +11,12 @@ import torch
 from cpu_kernel_clock import Contestant, left_out, peak_growth, relative_error, rotated
 
 from bedstone import kernels
+from bedstone.core.memory import free_workspaces
 from bedstone.kernels.eightbit import packings as eightbit
 from bedstone.kernels.fourbit import packings as fourbit
 from bedstone.kernels.native.calls import placed
 from bedstone.kernels.native.library import DTYPES, library
 from bedstone.kernels.ternary import packings as ternary
-from bedstone.kernels.tiles import free_scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,7 +148,7 @@ def differentiating(packed: Packed, grad: torch.Tensor) -> dict[str, Contestant]
     found = {}
     for each, call in _bound(op, op.describe(*arguments)):
         error = relative_error(call(*arguments), exact)
-        free_scratch()  # what is kept from call to call counts
+        free_workspaces()  # what is kept from call to call counts
         grown = peak_growth(lambda call=call: call(*arguments))
         found[_name(packed, each)] = Contestant(
             lambda call=call: call(*arguments),

@@ -18,8 +18,8 @@ from stopwatch import by_turns
 from torch._C._profiler import _EventType
 from torch.nn import functional
 
+from bedstone.core.memory import free_workspaces
 from bedstone.kernels.cross_entropy import linear_cross_entropy
-from bedstone.kernels.tiles import free_scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def contenders(
 
 
 def peak(call: Callable[[], torch.Tensor], inputs: list[torch.Tensor]) -> int:
-    free_scratch()  # kept buffers count too
+    free_workspaces()  # kept buffers count too
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         grads = torch.autograd.grad(call(), inputs)
     sizes: list[tuple[int, int]] = []

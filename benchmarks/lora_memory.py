@@ -25,8 +25,8 @@ from torch._C._profiler import _EventType
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import bedstone as bs
+from bedstone.core.memory import free_workspaces
 from bedstone.kernels.lora import LoraProjection, lora_linear, lora_mlp
-from bedstone.kernels.tiles import free_scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ def contenders(case: tuple[Any, ...]) -> tuple[dict[str, Callable[[], torch.Tens
 
 def memory(call: Callable[[], torch.Tensor], inputs: list[torch.Tensor]) -> dict[str, int]:
     """Return the most bytes at a time, and those that are there after the forward pass."""
-    free_scratch()
+    free_workspaces()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         result = call()
         with torch.profiler.record_function("between"):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch._C._profiler import _EventType
 
+from bedstone.core.memory import free_workspaces
 from bedstone.kernels import eightbit, fourbit, ternary
 from bedstone.kernels.policies import policy
-from bedstone.kernels.tiles import free_scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ def code(request, implementation):
 @pytest.fixture(autouse=True)
 def _fresh():
     """Each test starts as a process does: no buffer is kept yet, and the same random numbers follow."""
-    free_scratch()
+    free_workspaces()
     torch.manual_seed(0)
 
 
@@ -123,7 +123,7 @@ def bnb():
 
 def _measured_bytes(call):
     """The most that torch's allocator had handed out at a time during a call, its result left out."""
-    free_scratch()
+    free_workspaces()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         result = call()
     sizes = []

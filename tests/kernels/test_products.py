@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from bedstone.core.memory import free_workspaces
 from bedstone.kernels import tiles
-from bedstone.kernels.tiles import free_scratch
 
 # One rounding of the result to the dtype; float32 and float64 products add in another order. A CPU that multiplies bfloat16 itself rounds
 # the weight to it before, and the product before the bias, as a dense layer of bfloat16 does.
@@ -164,7 +164,7 @@ def test_does_not_depend_on_the_size_of_a_tile(pack, shape, monkeypatch):
     whole = weight.linear(x, *weight.arguments, None), weight.input_grad_op(grad, *weight.arguments)
     for tile_bytes in (1, 4 * shape[1] * 3, 4 * shape[1] * 17):
         monkeypatch.setattr(tiles, "TILE_BYTES", tile_bytes)
-        free_scratch()
+        free_workspaces()
         cut = weight.linear(x, *weight.arguments, None), weight.input_grad_op(grad, *weight.arguments)
         assert max(error(found, expected) for found, expected in zip(cut, whole, strict=True)) <= 1e-6
 

@@ -1,16 +1,11 @@
-"""Tiles cover each row once, end where blocks end, and are written into buffers that a thread keeps."""
+"""Tiles cover each row once, and end where blocks end."""
 
 from __future__ import annotations
 
-import threading
-
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedstone.kernels.tiles import TILE_BYTES, free_scratch, row_alignment, row_tiles, rows_in_tile, scratch
-
-CPU = torch.device("cpu")
+from bedstone.kernels.tiles import TILE_BYTES, row_alignment, row_tiles, rows_in_tile
 
 
 @given(st.integers(0, 300), st.integers(0, 5000), st.integers(1, 64), st.integers(1, 2**20))
@@ -35,26 +30,3 @@ def test_tiles_are_full_unless_rows_run_out():
     """A tile of the default size holds what 4 MiB hold."""
     assert rows_in_tile(4096) * 4096 * 4 == TILE_BYTES
     assert list(row_tiles(300, 4096)) == [(0, 256), (256, 300)]
-
-
-def test_a_buffer_is_kept_and_grows():
-    """The same memory for the same purpose; other purposes and dtypes have their own."""
-    first = scratch(10, torch.float32, CPU, "tile")
-    assert scratch(5, torch.float32, CPU, "tile").data_ptr() == first.data_ptr()
-    assert scratch(10, torch.float32, CPU, "other").data_ptr() != first.data_ptr()
-    assert scratch(10, torch.float64, CPU, "tile").data_ptr() != first.data_ptr()
-    grown = scratch(20, torch.float32, CPU, "tile")
-    assert (grown.shape, scratch(10, torch.float32, CPU, "tile").data_ptr()) == ((20,), grown.data_ptr())
-    free_scratch()
-    again = scratch(3, torch.float32, CPU, "tile")
-    assert again.untyped_storage().nbytes() == 12
-
-
-def test_threads_do_not_share_buffers():
-    """Two threads may multiply at the same time."""
-    found = []
-    mine = scratch(10, torch.float32, CPU, "tile")
-    thread = threading.Thread(target=lambda: found.append(scratch(10, torch.float32, CPU, "tile")))
-    thread.start()
-    thread.join()
-    assert found[0].data_ptr() != mine.data_ptr()

@@ -45,7 +45,7 @@ class Operation:
 def workspace_bytes(op: str, *args: Any) -> int:
     """Return the most that an operation takes besides its arguments and its result: what a fake run does not show.
 
-    Part of it, the tiles, is kept from call to call (`tiles.free_scratch` gives it back). What the vendor's matrix product
+    Part of it, the tiles, is kept from call to call (`core.memory.free_workspaces` gives it back). What the vendor's matrix product
     takes for itself is not in it.
 
     Args:

@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from bedstone.core.memory import workspace_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TILE_BYTES = 4 * 2**20
 """The most that one tile takes."""
-
-_kept = threading.local()
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,16 @@ class TiledWeight:
 
     def whole(self, like: torch.Tensor) -> torch.Tensor:
         """Return all rows unpacked, in a buffer of the dtype and device of `like` that the next call overwrites."""
-        tile = scratch(self.rows * self.columns, like.dtype, like.device, "tile").view(self.rows, self.columns)
+        tile = workspace_buffer(self.rows * self.columns, like.dtype, like.device, "tile").view(self.rows, self.columns)
         self.unpack(0, self.rows, tile)
         return tile
 
     def tiles(self, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[int, int, torch.Tensor]]:
         """Yield start, stop and the unpacked rows, in one buffer that the next tile overwrites."""
         for start, stop in row_tiles(self.rows, self.columns, align=self.align):
-            tile = scratch((stop - start) * self.columns, dtype, device, "tile").view(stop - start, self.columns)
+            tile = workspace_buffer((stop - start) * self.columns, dtype, device, "tile").view(
+                stop - start, self.columns
+            )
             self.unpack(start, stop, tile)
             yield start, stop, tile
 
@@ -137,34 +138,6 @@ def product_workspace(
     if dtype is torch.bfloat16 and x.device.type == "cpu":  # oneDNN sorts what it multiplies, and widens odd sizes
         vendor = 8 * tile + 4 * inputs * (rows + columns) + 2**17
     return tile * (dtype.itemsize + unpack_bytes) + converted + vendor + scaled * inputs * width * dtype.itemsize
-
-
-def scratch(elements: int, dtype: torch.dtype, device: torch.device, purpose: str) -> torch.Tensor:
-    """Return a buffer that is kept for this thread and overwritten by the next call with the same purpose.
-
-    Args:
-        elements: How many are needed; the buffer grows to the largest request.
-        dtype: Of the elements.
-        device: On the CPU the buffer is kept; elsewhere the device's caching allocator does that.
-        purpose: Buffers that live at the same time need different names.
-
-    Returns:
-        A flat tensor of exactly `elements` elements, contents undefined.
-    """
-    if device.type != "cpu":
-        return torch.empty(elements, dtype=dtype, device=device)
-    buffers: dict[tuple[str, torch.dtype], torch.Tensor] = _kept.__dict__.setdefault("buffers", {})
-    buffer = buffers.get((purpose, dtype))
-    if buffer is None or buffer.numel() < elements:
-        buffers.pop((purpose, dtype), None)  # before the larger one is made
-        with torch.inference_mode(False):  # a buffer made for inference could not be written to afterwards
-            buffer = buffers[purpose, dtype] = torch.empty(elements, dtype=dtype, device=device)
-    return buffer[:elements]
-
-
-def free_scratch() -> None:
-    """Give back the buffers that this thread keeps; the next operation makes new ones."""
-    _kept.__dict__.clear()
 
 
 def row_tiles(rows: int, columns: int, *, align: int = 1, tile_bytes: int | None = None) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,9 @@ from bedstone.core.memory.sizes import format_bytes as format_bytes
 from bedstone.core.memory.sizes import parse_bytes as parse_bytes
 from bedstone.core.memory.storage import has_memory as has_memory
 from bedstone.core.memory.tracker import MemoryTracker as MemoryTracker
+from bedstone.core.memory.workspace import free_workspaces as free_workspaces
+from bedstone.core.memory.workspace import kept_workspace_bytes as kept_workspace_bytes
+from bedstone.core.memory.workspace import workspace_buffer as workspace_buffer
 
 __all__ = [
     "DeviceUsage",
@@ -21,6 +24,9 @@ __all__ = [
     "estimate_attention_memory",
     "estimate_tensor_bytes",
     "format_bytes",
+    "free_workspaces",
     "has_memory",
+    "kept_workspace_bytes",
     "parse_bytes",
+    "workspace_buffer",
 ]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bedstone.kernels.tiles import scratch
+from bedstone.core.memory import workspace_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,7 +137,7 @@ def of_logits(
 
 
 def _buffer(rows: int, vocabulary: int, like: torch.Tensor) -> torch.Tensor:
-    return scratch(rows * vocabulary, wide(like.dtype), like.device, "logits").view(rows, vocabulary)
+    return workspace_buffer(rows * vocabulary, wide(like.dtype), like.device, "logits").view(rows, vocabulary)
 
 
 def _parts(rows: torch.Tensor, most: int) -> Iterator[torch.Tensor]:

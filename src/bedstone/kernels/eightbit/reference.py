@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import torch
 
+from bedstone.core.memory import workspace_buffer
 from bedstone.kernels.blocks import block_absmax, rows_of, scale_blocks_
 from bedstone.kernels.few_rows import int8_linear, suits_int8_linear
 from bedstone.kernels.memory import empty_output
-from bedstone.kernels.tiles import TiledWeight, computing_dtype, row_tiles, scratch, tiled_input_grad, tiled_linear
+from bedstone.kernels.tiles import TiledWeight, computing_dtype, row_tiles, tiled_input_grad, tiled_linear
 
 LIMITS = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
 """The largest magnitude of each type of code."""
@@ -108,7 +109,7 @@ def _dense(weight: torch.Tensor, start: int, stop: int) -> torch.Tensor:
 
 def _dense_buffer(matrix: torch.Tensor, start: int, stop: int) -> torch.Tensor:
     shape = (stop - start, matrix.shape[1])
-    return scratch(shape[0] * shape[1], torch.float32, matrix.device, "dense").view(shape)
+    return workspace_buffer(shape[0] * shape[1], torch.float32, matrix.device, "dense").view(shape)
 
 
 def _scale_to_limit_(dense: torch.Tensor, absmax: torch.Tensor, block_size: int, limit: float) -> None:

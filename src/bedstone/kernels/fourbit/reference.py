@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bedstone.core.memory import workspace_buffer
 from bedstone.kernels import layouts
 from bedstone.kernels.blocks import scale_blocks_
 from bedstone.kernels.memory import empty_output
-from bedstone.kernels.tiles import TiledWeight, row_alignment, scratch, tiled_input_grad, tiled_linear
+from bedstone.kernels.tiles import TiledWeight, row_alignment, tiled_input_grad, tiled_linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def quantize(weight: torch.Tensor, block_size: int, code: str) -> tuple[torch.Te
     packed = torch.empty(-(-count // 2), dtype=torch.uint8, device=flat.device)
     absmax = torch.empty(-(-count // block_size), dtype=torch.float32, device=flat.device)
     for start, stop in _flat_tiles(count, block_size):
-        scaled = scratch(stop - start, torch.float32, flat.device, "scaled")
+        scaled = workspace_buffer(stop - start, torch.float32, flat.device, "scaled")
         _scale_to_unit(flat[start:stop], absmax[start // block_size : -(-stop // block_size)], block_size, scaled)
         packed[start // 2 : -(-stop // 2)] = _packed_codes(scaled, code)
     return packed, absmax
@@ -151,7 +152,7 @@ def _scale_to_unit(part: torch.Tensor, absmax: torch.Tensor, block_size: int, sc
     scaled.copy_(part)
     cut = part.numel() // block_size * block_size
     blocks, last = scaled[:cut].view(-1, block_size), scaled[cut:]
-    magnitudes = scratch(part.numel(), torch.float32, part.device, "magnitudes")
+    magnitudes = workspace_buffer(part.numel(), torch.float32, part.device, "magnitudes")
     torch.abs(scaled, out=magnitudes)
     torch.amax(magnitudes[:cut].view(-1, block_size), dim=1, out=absmax[: len(blocks)])
     blocks.mul_((1 / absmax[: len(blocks)].clamp_min(_SMALLEST)).unsqueeze(1))
@@ -163,13 +164,13 @@ def _scale_to_unit(part: torch.Tensor, absmax: torch.Tensor, block_size: int, sc
 
 def _packed_codes(scaled: torch.Tensor, code: str) -> torch.Tensor:
     """Return the packed codes of values within -1 ... 1; counted in float32, where a comparison is vectorised."""
-    ranks = scratch(scaled.numel(), torch.float32, scaled.device, "ranks")
-    above = scratch(scaled.numel(), torch.float32, scaled.device, "magnitudes")
+    ranks = workspace_buffer(scaled.numel(), torch.float32, scaled.device, "ranks")
+    above = workspace_buffer(scaled.numel(), torch.float32, scaled.device, "magnitudes")
     first, *others = midpoints(code)
     torch.gt(scaled, first, out=ranks)
     for midpoint in others:
         ranks.add_(torch.gt(scaled, midpoint, out=above))
-    codes = scratch(scaled.numel(), torch.int8, scaled.device, "codes").copy_(ranks).view(torch.uint8)
+    codes = workspace_buffer(scaled.numel(), torch.int8, scaled.device, "codes").copy_(ranks).view(torch.uint8)
     packed = layouts.pack_nibbles(codes, pad=len(others) // 2)  # the rank of 0
     return packed if code == "nf4" else _codes_of_ranks(code, packed.device).index_select(0, packed.int())
 
@@ -196,8 +197,8 @@ def _unpack(
     count = target.numel()
     bytes_ = packed[start // 2 : (start + count + 1) // 2]
     direct = target.dtype is torch.float32 and count % 2 == 0
-    values = target if direct else scratch(2 * bytes_.numel(), torch.float32, packed.device, "values")
-    index = scratch(bytes_.numel(), torch.int32, packed.device, "index").copy_(bytes_)
+    values = target if direct else workspace_buffer(2 * bytes_.numel(), torch.float32, packed.device, "values")
+    index = workspace_buffer(bytes_.numel(), torch.int32, packed.device, "index").copy_(bytes_)
     torch.index_select(layouts.pair_table(code, packed.device), 0, index, out=values.view(torch.float64))
     first, cut = start // block_size, count // block_size * block_size
     values[:cut].view(-1, block_size).mul_(scales[first : first + cut // block_size].unsqueeze(1))

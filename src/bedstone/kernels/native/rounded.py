@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bedstone.core.memory import workspace_buffer
 from bedstone.kernels.native.library import library, status
-from bedstone.kernels.tiles import multiplies_bfloat16, scratch
+from bedstone.kernels.tiles import multiplies_bfloat16
 
 if TYPE_CHECKING:
     from bedstone.kernels.implementation import KernelSpec
@@ -68,4 +69,4 @@ def scratch_memory(inputs: int, columns: int) -> int | None:
     """
     if inputs <= FEW_ROWS:
         return None
-    return scratch(workspace(inputs, columns), torch.uint8, torch.device("cpu"), "rounded").data_ptr()
+    return workspace_buffer(workspace(inputs, columns), torch.uint8, torch.device("cpu"), "rounded").data_ptr()

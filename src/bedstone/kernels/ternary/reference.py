@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import torch
 
+from bedstone.core.memory import workspace_buffer
 from bedstone.kernels import layouts
 from bedstone.kernels.blocks import block_absmean, blocks_in, rows_of, scale_blocks_
 from bedstone.kernels.few_rows import int8_linear, suits_int8_linear
@@ -28,7 +29,6 @@ from bedstone.kernels.tiles import (
     as_rows,
     computing_dtype,
     row_tiles,
-    scratch,
     tiled_input_grad,
     tiled_linear,
 )
@@ -123,7 +123,7 @@ def _tiled_planes(packed: torch.Tensor, scale: torch.Tensor) -> TiledWeight:
 
 
 def _planes(packed: torch.Tensor) -> torch.Tensor:
-    return layouts.trit_planes(packed, scratch(4 * packed.numel(), torch.uint8, packed.device, "planes"))
+    return layouts.trit_planes(packed, workspace_buffer(4 * packed.numel(), torch.uint8, packed.device, "planes"))
 
 
 def _tiled(packed: torch.Tensor, scale: torch.Tensor, shape: list[int], block_size: int) -> TiledWeight:
@@ -139,7 +139,7 @@ def _unpack(packed: torch.Tensor, scale: torch.Tensor, target: torch.Tensor, blo
 
 
 def _dense_buffer(matrix: torch.Tensor, start: int, stop: int, columns: int) -> torch.Tensor:
-    return scratch((stop - start) * columns, torch.float32, matrix.device, "dense").view(stop - start, columns)
+    return workspace_buffer((stop - start) * columns, torch.float32, matrix.device, "dense").view(stop - start, columns)
 
 
 def _absmean(weight: torch.Tensor, block_size: int, per_tensor: bool) -> torch.Tensor:
