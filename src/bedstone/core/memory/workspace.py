@@ -12,13 +12,11 @@ import weakref
 import torch
 
 _kept = threading.local()
-_threads: weakref.WeakSet[_Buffers] = weakref.WeakSet()
+_threads: weakref.WeakValueDictionary[int, _Buffers] = weakref.WeakValueDictionary()
 
 
 class _Buffers(dict[tuple[str, torch.dtype], torch.Tensor]):
     """Those of one thread; they go with it."""
-
-    __hash__ = object.__hash__
 
 
 def workspace_buffer(elements: int, dtype: torch.dtype, device: torch.device, purpose: str) -> torch.Tensor:
@@ -62,12 +60,12 @@ def kept_workspace_bytes() -> int:
     >>> kept_workspace_bytes() - before
     1024
     """
-    return sum(buffer.nbytes for buffers in list(_threads) for buffer in list(buffers.values()))
+    return sum(buffer.nbytes for buffers in list(_threads.values()) for buffer in list(buffers.values()))
 
 
 def _mine() -> _Buffers:
     buffers: _Buffers | None = getattr(_kept, "buffers", None)
     if buffers is None:
         buffers = _kept.buffers = _Buffers()
-        _threads.add(buffers)
+        _threads[threading.get_ident()] = buffers
     return buffers
