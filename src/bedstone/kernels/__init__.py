@@ -1,11 +1,10 @@
-"""Operations on packed weights, one folder a weight format; each runs in the best implementation that can, and says which.
+"""Operations on packed weights and of training, one folder each; every one runs in the best implementation that can, and says which.
 
 Importing a folder registers its operations with torch and does nothing else.
 
 >>> with policy("reference"):
-...     print(explain("nf4_linear", shape=(1, 4096, 4096)))
-linear_4bit on cpu, float32, 1x4096x4096: reference (exact)
-  not bitsandbytes: the policy is `reference`
+...     print(explain("int8_dequantize", shape=(4096, 4096)))
+dequantize_8bit on cpu, float32, 4096x4096: reference (exact)
   not triton: the policy is `reference`
   not native: the policy is `reference`
 """

@@ -60,7 +60,9 @@ def workspace_bytes(op: str, *args: Any) -> int:
 
     >>> import bedstone.kernels.eightbit
     >>> codes, absmax = torch.empty(576, 576, dtype=torch.int8, device="meta"), torch.empty(576, 1, device="meta")
-    >>> workspace_bytes("linear_8bit", torch.empty(64, 576), codes, absmax, 576, None)
+    >>> from bedstone.kernels.policies import policy
+    >>> with policy("exact"):
+    ...     workspace_bytes("linear_8bit", torch.empty(64, 576), codes, absmax, 576, None)
     1343488
     """
     if op not in _WORKSPACES:

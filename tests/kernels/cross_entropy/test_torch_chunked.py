@@ -56,9 +56,8 @@ def test_never_computes_all_logits(measured_bytes):
 @pytest.mark.parametrize("option", ["smoothing", "softcap", "weights", "z-loss"])
 def test_is_refused_what_torch_would_compute_whole_or_not_at_all(option):
     """Each option, by name."""
-    choice = explain("linear_cross_entropy", device="cuda", options=option)
-    reasons = dict(choice.rejected)
-    assert reasons["torch_chunked"] == f"torch has no {option} in parts: it would compute all logits"
+    spec = explain("linear_cross_entropy", device="cuda", options=option).spec
+    assert torch_chunked.IMPLEMENTATION.refuses(spec) == f"torch has no {option} in parts: it would compute all logits"
 
 
 def test_labels_that_torch_would_compute_whole_are_an_error():
