@@ -162,6 +162,17 @@ def test_a_resumed_run_takes_the_kernels_that_it_took_before(config, monkeypatch
     assert taken(fresh) == {"native_rounded"}
 
 
+def test_a_policy_that_forbids_the_earlier_kernel_is_obeyed_and_told(config, monkeypatch, events):
+    """Who asks for plain torch by then gets it."""
+    values = config(load_in_4bit=True, max_steps=4, save_steps=1)
+    half_done(bs.finetune(values))
+    events.clear()
+    monkeypatch.setenv("BEDSTONE_KERNELS", "reference")
+    assert taken(bs.finetune(values, resume="auto")) == {"reference"}
+    told = " ".join(event.differences for event in events if event.name == "resume_differs")
+    assert "linear_4bit by native_rounded: the policy is `reference`" in told
+
+
 def test_a_kernel_that_is_gone_is_told_and_the_run_goes_on_with_another(config, monkeypatch, events):
     """Its results may differ in the last bits, as under any other condition."""
     values = config(load_in_4bit=True, max_steps=4, save_steps=1)

@@ -132,12 +132,10 @@ def why_not_again(record: Mapping[str, Any]) -> str:
     >>> why_not_again({"op": "linear_4bit", "implementation": "acme", **as_record(KernelSpec("cpu", torch.float32, 1, 8, 8))})
     'there is none of that name'
     """
-    spec, name = spec_of(record), record["implementation"]
     try:
-        known = {each.name: each for each in operation(record["op"]).implementations}
+        return operation(record["op"]).why_not(record["implementation"], spec_of(record))
     except UnknownNameError:
         return "there is no such operation"
-    return known[name].cannot(spec) if name in known else "there is none of that name"
 
 
 def _absent(device: str) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 import json
-import platform
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bedstone.core.device.cpu import cpu_name
 from bedstone.core.errors import StorageError
 from bedstone.kernels.policies import tell_changed
 from bedstone.repro import cache_folder, write_json_atomic
@@ -90,5 +90,5 @@ def _key(op: str, spec: KernelSpec) -> str:
 
 def _machine(device: str) -> str:
     usable = device == "cuda" and torch.cuda.is_available()
-    name = torch.cuda.get_device_name() if usable else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    name = torch.cuda.get_device_name() if usable else f"{cpu_name()} {torch.backends.cpu.get_cpu_capability()}"
     return f"{device}, {name}, torch {torch.__version__}, {torch.get_num_threads()} threads"

@@ -88,7 +88,7 @@ class KernelOp:
             KernelError: It failed; nothing else was tried.
         """
         spec = self.describe(*args)
-        return self._run(self._chosen.get(spec) or self._choose(spec, args), *args)
+        return self.run(self._chosen.get(spec) or self._choose(spec, args), *args)
 
     def bind(self, spec: KernelSpec) -> Callable[..., Any]:
         """Return what calling the operation with arguments of one specification does, the choice made now instead of at each call.
@@ -108,9 +108,14 @@ class KernelOp:
         >>> quantize.bind(quantize.describe(weight, 64, "nf4"))(weight, 64, "nf4")[1]
         tensor([1., 1.])
         """
-        return functools.partial(self._run, self._chosen.get(spec) or self._choose(spec, None))
+        return functools.partial(self.run, self._chosen.get(spec) or self._choose(spec, None))
 
-    def _run(self, chosen: KernelImpl, *args: Any) -> Any:
+    def run(self, chosen: KernelImpl, *args: Any) -> Any:
+        """Run an implementation that somebody chose.
+
+        Raises:
+            KernelError: It failed; nothing else was tried.
+        """
         try:
             return chosen.call(*args)
         except (CoreError, torch.OutOfMemoryError):
@@ -118,7 +123,7 @@ class KernelOp:
         except Exception as error:
             if chosen is self.reference:
                 raise
-            raise self.failure(chosen, args, error) from error
+            raise self._failure(chosen, args, error) from error
 
     def workspace(self, *args: Any) -> int:
         """Return what the chosen implementation needs."""
@@ -135,6 +140,18 @@ class KernelOp:
             KernelError: The policy requires an implementation that cannot.
         """
         return self._decided(spec)[0]
+
+    def why_not(self, name: str, spec: KernelSpec) -> str:
+        """Return why an implementation cannot be taken under the policy that holds, or nothing.
+
+        Args:
+            name: Of the implementation.
+            spec: What it would be called with.
+        """
+        for each in self.implementations:
+            if each.name == name:
+                return against_policy(name, each.numerics, required=self._required()) or each.cannot(spec)
+        return "there is none of that name"
 
     def forget(self) -> None:
         """Choose anew from now on."""
@@ -156,11 +173,7 @@ class KernelOp:
 
     def _measure(self, spec: KernelSpec, args: tuple[Any, ...]) -> None:
         """Keep how long each implementation that may be taken needs for arguments."""
-        may = [
-            e
-            for e in self.implementations
-            if not against_policy(e.name, e.numerics, required="") and not e.cannot(spec)
-        ]
+        may = [each for each in self.implementations if not self.why_not(each.name, spec)]
         if len(may) > 1:
             calls = {each.name: lambda call=each.call: call(*args) for each in may}
             times = by_turns(calls, spec.device, rounds=5, seconds=0.5)
@@ -219,8 +232,7 @@ class KernelOp:
             raise UnknownNameError("implementation", required, known, remedy="Change the policy.")
         return ""
 
-    def failure(self, chosen: KernelImpl, args: tuple[Any, ...], error: Exception) -> KernelError:
-        """Return the error that says which implementation failed, and with what."""
+    def _failure(self, chosen: KernelImpl, args: tuple[Any, ...], error: Exception) -> KernelError:
         shapes = [tuple(value.shape) for value in args if isinstance(value, torch.Tensor)]
         message = f"{self.name} failed in its implementation {chosen.name!r}: {type(error).__name__}: {error}"
         remedy = 'Plain torch computes it too: `kernels.policy("reference")`, or BEDSTONE_KERNELS=reference.'

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bedstone.kernels import policy
+from bedstone.kernels.agreement import LIMITS
 from bedstone.kernels.composed import ComposedOp
 from bedstone.testing.claims import listed, require
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     Arguments = tuple[Any, ...]
 
-_NUMERICS = {"exact": 1e-5, "rounded": 1e-3, "approximate": 1e-1}
 _ROUNDINGS = 4  # of a dtype, in a result: of intermediates too
 
 
@@ -76,7 +76,7 @@ def _near(
     made: KernelImpl, found: list[torch.Tensor], expected: list[torch.Tensor], arguments: Arguments, message: str
 ) -> None:
     rounding = _ROUNDINGS * max(torch.finfo(arguments[0].dtype).eps, torch.finfo(torch.float32).eps)
-    limit = _NUMERICS[made.numerics] + rounding
+    limit = LIMITS[made.numerics] + rounding
     for ours, theirs in zip(found, expected, strict=True):
         size = theirs.double().abs().nan_to_num(0, 0, 0)
         # Samples are of the size of 1, and so is what cancels where a result is small.

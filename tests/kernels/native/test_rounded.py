@@ -184,6 +184,42 @@ def test_a_scale_that_is_not_finite_spoils_its_rows(isa):
         assert torch.equal(found.isfinite(), expected.isfinite()), isa
 
 
+@pytest.mark.parametrize("name", ["linear", "linear_rounded", "linear_int8", "input_grad", "dequantize"])
+def test_a_weight_that_lies_elsewhere_is_an_error(name):
+    """The library reads addresses, so it must not be given one of another device. A meta tensor stands for that device here."""
+    weight = torch.randn(8, 64)
+    formats = (
+        (fourbit, (*fourbit.reference.quantize(weight, 64, "nf4"), None, None, [8, 64], 64, "nf4")),
+        (eightbit, (*eightbit.reference.quantize(weight, torch.int8, 64, False), 64)),
+        (ternary, (*ternary.reference.quantize(weight, 64, True), [8, 64], 64)),
+    )
+    for module, arguments in formats:
+        call = getattr(module.native, name, None)
+        if call is None:
+            continue
+        first = (
+            ()
+            if name == "dequantize"
+            else (torch.ones(20 if name == "input_grad" else 2, 8 if name == "input_grad" else 64),)
+        )
+        last = {"dequantize": (torch.float32,), "input_grad": ()}.get(name, (None,))
+        for place in (0, 1):
+            moved = [each.to("meta") if number == place else each for number, each in enumerate(arguments)]
+            with pytest.raises(bs.DeviceMismatchError, match=r"`weight` has device meta, expected cpu\."):
+                call(*first, *moved, *last)
+    if name == "linear":
+        bias = torch.ones(8, device="meta")
+        with pytest.raises(bs.DeviceMismatchError, match="`bias` has device meta"):
+            fourbit.native.linear(torch.ones(1, 64), *formats[0][1], bias)
+
+
+def test_python_and_the_library_agree_on_what_few_rows_are():
+    """Up to there no scratch memory is asked for."""
+    library = native.library.library()
+    assert library.bs_rounded_scratch(rounded.FEW_ROWS, 64, 1) == 0
+    assert library.bs_rounded_scratch(rounded.FEW_ROWS + 1, 64, 1) > 0
+
+
 @pytest.mark.parametrize("inputs", [5, 600])
 def test_the_number_of_threads_leaves_no_trace(isa, inputs):
     """Work is split by shape alone; 600 rows are more than one batch."""

@@ -6,9 +6,9 @@ import torch
 
 from bedstone.kernels.eightbit import reference
 from bedstone.kernels.memory import empty_output
-from bedstone.kernels.native.calls import placed, pointer
+from bedstone.kernels.native.calls import bias_fits, placed, pointer
 from bedstone.kernels.native.library import DTYPES, library
-from bedstone.kernels.native.rounded import GROUP, scratch_memory
+from bedstone.kernels.native.rounded import in_groups, scratch_memory
 from bedstone.kernels.tiles import TiledWeight, multiplies_bfloat16, tiled_input_grad, tiled_linear
 
 FEW_INPUTS = 8
@@ -46,16 +46,16 @@ def linear(
 ) -> torch.Tensor:
     """As `reference.linear`."""
     rows, columns = codes.shape
-    inputs = x.numel() // columns if columns else 0
+    few = columns > 0 and x.numel() <= FEW_INPUTS * columns
     if takes_torchs_product(x, codes, absmax):
         return reference.linear(x, codes, absmax, block_size, bias)
-    if inputs > FEW_INPUTS or not columns or (bias is not None and bias.dtype != x.dtype):
+    if not few or not bias_fits(bias, x):
         return tiled_linear(x, _tiled(codes, absmax, block_size), bias)
     x, codes, absmax = x.contiguous(), codes.contiguous(), absmax.contiguous()
     out = x.new_empty(*x.shape[:-1], rows)
     library().bs_linear_8bit(
-        *(x.data_ptr(), DTYPES[x.dtype], inputs, codes.data_ptr(), KINDS[codes.dtype], absmax.data_ptr()),
-        *(*placed(absmax), block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
+        *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, pointer(codes), KINDS[codes.dtype], pointer(absmax)),
+        *(*placed(absmax), block_size, rows, columns, pointer(bias, "bias"), out.data_ptr(), torch.get_num_threads()),
     )
     return out
 
@@ -65,14 +65,20 @@ def linear_rounded(
 ) -> torch.Tensor:
     """As `reference.linear` for int8, with inputs rounded to 16 bits a group of 64 columns; blocks that are no such groups exactly."""
     rows, columns = codes.shape
-    groups = not (columns % GROUP or block_size % GROUP) and columns > 0
-    if not groups or (bias is not None and bias.dtype != x.dtype):
+    if not in_groups(columns, block_size) or not bias_fits(bias, x):
         return linear(x, codes, absmax, block_size, bias)
     x, codes, absmax = x.contiguous(), codes.contiguous(), absmax.contiguous()
     out, inputs = x.new_empty(*x.shape[:-1], rows), x.numel() // columns
     library().bs_linear_int8_rounded(
-        *(x.data_ptr(), DTYPES[x.dtype], inputs, codes.data_ptr(), absmax.data_ptr(), *placed(absmax), block_size),
-        *(rows, columns, pointer(bias), out.data_ptr(), scratch_memory(inputs, columns), torch.get_num_threads()),
+        *(x.data_ptr(), DTYPES[x.dtype], inputs, pointer(codes), pointer(absmax), *placed(absmax), block_size),
+        *(
+            rows,
+            columns,
+            pointer(bias, "bias"),
+            out.data_ptr(),
+            scratch_memory(inputs, columns),
+            torch.get_num_threads(),
+        ),
     )
     return out
 
@@ -101,6 +107,6 @@ def _unpack(codes: torch.Tensor, absmax: torch.Tensor, block_size: int, out: tor
     codes, absmax = codes.contiguous(), absmax.contiguous()
     rows, columns = codes.shape
     library().bs_dequantize_8bit(
-        *(codes.data_ptr(), KINDS[codes.dtype], absmax.data_ptr(), *placed(absmax), max(block_size, 1)),
+        *(pointer(codes), KINDS[codes.dtype], pointer(absmax), *placed(absmax), max(block_size, 1)),
         *(rows, columns, out.data_ptr(), DTYPES[out.dtype], torch.get_num_threads()),
     )

@@ -7,15 +7,16 @@ given to torch's matrix product, as in `reference.py`.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 
 from bedstone.kernels import layouts
 from bedstone.kernels.fourbit import reference
 from bedstone.kernels.memory import empty_output
-from bedstone.kernels.native.calls import pointer
+from bedstone.kernels.native.calls import bias_fits, pointer
 from bedstone.kernels.native.library import DTYPES, library
-from bedstone.kernels.native.rounded import GROUP, scratch_memory
+from bedstone.kernels.native.rounded import in_groups, scratch_memory
 from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
 
 FEW_INPUTS = 8
@@ -44,9 +45,9 @@ def dequantize_absmax(
         return absmax
     absmax, nested_absmax = absmax.contiguous(), nested_absmax.contiguous()
     out = torch.empty(absmax.shape, dtype=torch.float32)
-    table = reference.dynamic_table(absmax.device)
+    table = reference.dynamic_table(torch.device("cpu"))
     library().bs_dequantize_absmax(
-        *(absmax.data_ptr(), nested_absmax.data_ptr(), offset.item(), table.data_ptr()),
+        *(pointer(absmax), pointer(nested_absmax), offset.item(), table.data_ptr()),
         *(absmax.numel(), out.data_ptr(), torch.get_num_threads()),
     )
     return out
@@ -80,18 +81,12 @@ def linear(
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """As `reference.linear`."""
-    rows, columns = shape
+    columns = shape[1]
+    few = columns > 0 and columns % 2 == 0 and x.numel() <= FEW_INPUTS * columns
     scales = dequantize_absmax(absmax, nested_absmax, offset)
-    inputs = x.numel() // columns if columns else 0
-    if inputs > FEW_INPUTS or columns % 2 or not columns or (bias is not None and bias.dtype != x.dtype):
+    if not few or not bias_fits(bias, x):
         return tiled_linear(x, _tiled(packed, scales, shape, block_size, code), bias)
-    x, packed, scales = x.contiguous(), packed.contiguous(), scales.contiguous()
-    out = x.new_empty(*x.shape[:-1], rows)
-    library().bs_linear_4bit(
-        *(x.data_ptr(), DTYPES[x.dtype], inputs, packed.data_ptr(), scales.data_ptr(), _table(code)),
-        *(block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
-    )
-    return out
+    return _multiplied(library().bs_linear_4bit, x, packed, scales, shape, block_size, code, bias)
 
 
 def linear_rounded(
@@ -106,17 +101,11 @@ def linear_rounded(
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """As `reference.linear`, with inputs rounded to 15 bits a group of 64 columns; what is not made of such groups is computed exactly."""
-    rows, columns = shape
-    if columns % GROUP or block_size % GROUP or not columns or (bias is not None and bias.dtype != x.dtype):
+    if not in_groups(shape[1], block_size) or not bias_fits(bias, x):
         return linear(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias)
-    scales = dequantize_absmax(absmax, nested_absmax, offset).contiguous()
-    x, packed = x.contiguous(), packed.contiguous()
-    out, inputs = x.new_empty(*x.shape[:-1], rows), x.numel() // columns
-    library().bs_linear_4bit_rounded(
-        *(x.data_ptr(), DTYPES[x.dtype], inputs, packed.data_ptr(), scales.data_ptr(), _table(code), block_size),
-        *(rows, columns, pointer(bias), out.data_ptr(), scratch_memory(inputs, columns), torch.get_num_threads()),
-    )
-    return out
+    scales = dequantize_absmax(absmax, nested_absmax, offset)
+    kept = scratch_memory(x.numel() // shape[1], shape[1])
+    return _multiplied(library().bs_linear_4bit_rounded, x, packed, scales, shape, block_size, code, bias, kept)
 
 
 def linear_int8(
@@ -131,17 +120,10 @@ def linear_int8(
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """As `reference.linear`, with inputs and code book rounded to 8 bits; what is not made of such groups is computed exactly."""
-    rows, columns = shape
-    if columns % GROUP or block_size % GROUP or not columns or (bias is not None and bias.dtype != x.dtype):
+    if not in_groups(shape[1], block_size) or not bias_fits(bias, x):
         return linear(x, packed, absmax, nested_absmax, offset, shape, block_size, code, bias)
-    scales = dequantize_absmax(absmax, nested_absmax, offset).contiguous()
-    x, packed = x.contiguous(), packed.contiguous()
-    out = x.new_empty(*x.shape[:-1], rows)
-    library().bs_linear_4bit_int8(
-        *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, packed.data_ptr(), scales.data_ptr(), _table(code)),
-        *(block_size, rows, columns, pointer(bias), out.data_ptr(), torch.get_num_threads()),
-    )
-    return out
+    scales = dequantize_absmax(absmax, nested_absmax, offset)
+    return _multiplied(library().bs_linear_4bit_int8, x, packed, scales, shape, block_size, code, bias)
 
 
 def input_grad(
@@ -157,6 +139,27 @@ def input_grad(
     """As `reference.input_grad`."""
     scales = dequantize_absmax(absmax, nested_absmax, offset)
     return tiled_input_grad(grad, _tiled(packed, scales, shape, block_size, code))
+
+
+def _multiplied(
+    function: Any,
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    scales: torch.Tensor,
+    shape: list[int],
+    block_size: int,
+    code: str,
+    bias: torch.Tensor | None,
+    *scratch: int | None,
+) -> torch.Tensor:
+    rows, columns = shape
+    x, packed, scales = x.contiguous(), packed.contiguous(), scales.contiguous()
+    out = x.new_empty(*x.shape[:-1], rows)
+    function(
+        *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, pointer(packed), pointer(scales), _table(code)),
+        *(block_size, rows, columns, pointer(bias, "bias"), out.data_ptr(), *scratch, torch.get_num_threads()),
+    )
+    return out
 
 
 def _tiled(packed: torch.Tensor, scales: torch.Tensor, shape: list[int], block_size: int, code: str) -> TiledWeight:
@@ -175,7 +178,7 @@ def _unpack(
     """Write the elements from `start`, an even number, into `out`."""
     packed, scales = packed.contiguous(), scales.contiguous()
     library().bs_dequantize_4bit(
-        *(packed.data_ptr(), scales.data_ptr(), _table(code), block_size, start, out.numel()),
+        *(pointer(packed), pointer(scales), _table(code), block_size, start, out.numel()),
         *(out.data_ptr(), DTYPES[out.dtype], torch.get_num_threads()),
     )
 

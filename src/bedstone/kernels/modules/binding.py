@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bedstone.core.errors import CoreError
 from bedstone.kernels.policies import current_policy, policy
 
 if TYPE_CHECKING:
@@ -44,15 +43,7 @@ class BoundOp:
         if torch.compiler.is_compiling():
             return self._op(*args)  # plain torch, which the compiler fuses
         spec = self._op.describe(*args)
-        chosen = self.taken.get(spec) or self._choose(spec)
-        try:
-            return chosen.call(*args)
-        except (CoreError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if chosen is self._op.reference:
-                raise
-            raise self._op.failure(chosen, args, error) from error
+        return self._op.run(self.taken.get(spec) or self._choose(spec), *args)
 
     def bound(self) -> Callable[..., Any]:
         """Return what to call: plain torch itself if that is what runs for few rows and many, of every kind that was called so far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bedstone.core.errors import DeviceMismatchError
 from bedstone.kernels.choice import tell_fallback
 from bedstone.kernels.implementation import KernelImpl
 from bedstone.kernels.native.library import DTYPES, library, status
@@ -36,13 +37,34 @@ def _missing() -> str:
     return f"{found.reason} {found.remedy}"
 
 
-def pointer(tensor: torch.Tensor | None) -> int | None:
+def pointer(tensor: torch.Tensor | None, argument: str = "weight") -> int | None:
     """Return the address of a contiguous tensor; nothing for none.
+
+    The library reads what it is given: an address on another device would end the process.
 
     Args:
         tensor: A CPU tensor.
+        argument: What a message calls it.
+
+    Raises:
+        DeviceMismatchError: It lies elsewhere.
     """
-    return None if tensor is None else tensor.data_ptr()
+    if tensor is None:
+        return None
+    if not tensor.is_cpu:
+        remedy = "The input lies on the CPU: move one of both with `.to(...)`."
+        raise DeviceMismatchError(expected="cpu", actual=str(tensor.device), argument=argument, remedy=remedy)
+    return tensor.data_ptr()
+
+
+def bias_fits(bias: torch.Tensor | None, x: torch.Tensor) -> bool:
+    """Return whether the library can add a bias: there is none, or it has the dtype of the input.
+
+    Args:
+        bias: Of a product.
+        x: Its input.
+    """
+    return bias is None or bias.dtype is x.dtype
 
 
 def placed(scale: torch.Tensor) -> tuple[int, int]:

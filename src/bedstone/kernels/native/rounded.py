@@ -23,6 +23,15 @@ FEW_ROWS = 16
 """Rows of x up to which no panel is unpacked."""
 
 
+def in_groups(columns: int, block_size: int) -> bool:
+    """Return whether a row and a block consist of whole groups of columns.
+
+    >>> in_groups(192, 64), in_groups(192, 32)
+    (True, False)
+    """
+    return columns > 0 and not columns % GROUP and not block_size % GROUP
+
+
 def unfit_columns(spec: KernelSpec) -> str:
     """Return that the columns are no whole groups, or nothing.
 

@@ -11,7 +11,7 @@ import torch
 
 from bedstone.kernels import layouts
 from bedstone.kernels.memory import empty_output
-from bedstone.kernels.native.calls import placed, pointer
+from bedstone.kernels.native.calls import bias_fits, placed, pointer
 from bedstone.kernels.native.library import DTYPES, library
 from bedstone.kernels.native.rounded import GROUP, scratch_memory
 from bedstone.kernels.ternary import reference
@@ -91,7 +91,7 @@ def linear_int8(
 
 def _is_plain(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> bool:
     """Whether the library can multiply: one scale a row or for all, and a bias like x."""
-    return x.shape[-1] > 0 and scale.shape[1] == 1 and (bias is None or bias.dtype == x.dtype)
+    return x.shape[-1] > 0 and scale.shape[1] == 1 and bias_fits(bias, x)
 
 
 def _multiplied(
@@ -107,8 +107,8 @@ def _multiplied(
     x, packed, scale = x.contiguous(), packed.contiguous(), scale.contiguous()
     out = x.new_empty(*x.shape[:-1], rows)
     function(
-        *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, packed.data_ptr(), scale.data_ptr(), placed(scale)[0]),
-        *(rows, columns, pointer(bias), out.data_ptr(), *scratch, torch.get_num_threads()),
+        *(x.data_ptr(), DTYPES[x.dtype], x.numel() // columns, pointer(packed), pointer(scale), placed(scale)[0]),
+        *(rows, columns, pointer(bias, "bias"), out.data_ptr(), *scratch, torch.get_num_threads()),
     )
     return out
 
@@ -131,6 +131,6 @@ def _unpack(packed: torch.Tensor, scale: torch.Tensor, block_size: int, out: tor
     packed, scale = packed.contiguous(), scale.contiguous()
     rows, columns = out.shape
     library().bs_dequantize_ternary(
-        *(packed.data_ptr(), scale.data_ptr(), *placed(scale), max(block_size, 1)),
+        *(pointer(packed), pointer(scale), *placed(scale), max(block_size, 1)),
         *(rows, columns, out.data_ptr(), DTYPES[out.dtype], torch.get_num_threads()),
     )
