@@ -52,21 +52,9 @@ void linear_4bit_int8(const void* x, int dtype, int64_t inputs, const BsFourBit*
     if (dtype != FLOAT32) widen(x, dtype, m * columns, columns, wide), xm = wide;
     round_to_bytes(xm, groups, codes + m * columns, scales + m * groups);
   }
-  auto run = [&](auto count, int64_t first) {
-    constexpr int M = decltype(count)::value;
-    in_parallel(rows, 16, rows * columns * M / 8, threads, [&](int64_t from, int64_t to) {
-      for (int64_t n = from; n < to; n++) {
-        float sums[M];
-        bytes_of_row<M>(*q, book, codes + first * columns, scales + first * groups, groups, n, sums);
-        const float b = bias ? one(bias, dtype, n) : 0.0f;
-        for (int m = 0; m < M; m++) put(out, dtype, (first + m) * rows + n, sums[m] + b);
-      }
-    });
-  };
-  int64_t m = 0;
-  for (; m + 8 <= inputs; m += 8) run(std::integral_constant<int, 8>{}, m);
-  for (; m + 2 <= inputs; m += 2) run(std::integral_constant<int, 2>{}, m);
-  if (m < inputs) run(std::integral_constant<int, 1>{}, m);
+  few_rows(inputs, true, rows, columns / 8, bias, out, dtype, threads, [&](auto count, int64_t first, int64_t n, float* sums) {
+    bytes_of_row<decltype(count)::value>(*q, book, codes + first * columns, scales + first * groups, groups, n, sums);
+  });
 }
 
 }  // namespace

@@ -75,22 +75,9 @@ void linear_rounded_few(const void* x, int dtype, int64_t inputs, const Weight& 
     if (dtype != FLOAT32) widen(x, dtype, m * columns, columns, wide), xm = wide;
     round_row<Format>(xm, groups, Format::few, words + m * columns, scales + m * groups);
   }
-  auto run = [&](auto count, int64_t first) {
-    constexpr int M = decltype(count)::value;
-    in_parallel(rows, 16, rows * columns * M / 8, threads, [&](int64_t from, int64_t to) {
-      for (int64_t n = from; n < to; n++) {
-        float sums[M];
-        few_of_row<Format, M>(weight, words + first * columns, scales + first * groups, groups, n, sums);
-        const float b = bias ? one(bias, dtype, n) : 0.0f;
-        for (int m = 0; m < M; m++) put(out, dtype, (first + m) * rows + n, sums[m] + b);
-      }
-    });
-  };
-  int64_t m = 0;
-  for (; m + 8 <= inputs; m += 8) run(std::integral_constant<int, 8>{}, m);
-  if (inputs - m >= 4) run(std::integral_constant<int, 4>{}, m), m += 4;
-  if (inputs - m >= 2) run(std::integral_constant<int, 2>{}, m), m += 2;
-  if (inputs - m >= 1) run(std::integral_constant<int, 1>{}, m);
+  few_rows(inputs, true, rows, columns / 8, bias, out, dtype, threads, [&](auto count, int64_t first, int64_t n, float* sums) {
+    few_of_row<Format, decltype(count)::value>(weight, words + first * columns, scales + first * groups, groups, n, sums);
+  });
 }
 
 // --- Many rows: a panel of the weight is unpacked once, transposed, and multiplied with all rows of x -----------------

@@ -68,27 +68,37 @@ inline const float* as_floats(const void* p, int dtype, int64_t count) {
   return buffer;
 }
 
-// out[m, n] = the product of row n of the weight with row m of x, + bias; up to 8 rows of x share one decoding of the weight.
-template <template <int> class Row, class Weight>
-void linear_few(const float* x, int64_t stride, int64_t inputs, const Weight& weight, int64_t rows, int64_t columns,
-                const void* bias, void* out, int dtype, int threads) {
+// out[m, n] = what row(M, m, n, sums) finds for M rows of x from m on with row n of the weight, + bias. Up to 8 rows of x share one decoding of
+// the weight, or 4; `elements` of the weight are decoded for each of them.
+template <class Row>
+void few_rows(int64_t inputs, bool eight, int64_t rows, int64_t elements, const void* bias, void* out, int dtype, int threads, Row row) {
   auto run = [&](auto count, int64_t first) {
     constexpr int M = decltype(count)::value;
-    in_parallel(rows, 16, rows * columns * M / 4, threads, [&](int64_t from, int64_t to) {
+    in_parallel(rows, 16, rows * elements * M, threads, [&](int64_t from, int64_t to) {
       for (int64_t n = from; n < to; n++) {
         float sums[M];
-        Row<M>::multiply(x + first * stride, stride, weight, n, columns, sums);
-        float b = bias ? one(bias, dtype, n) : 0.0f;
+        row(count, first, n, sums);
+        const float b = bias ? one(bias, dtype, n) : 0.0f;
         for (int m = 0; m < M; m++) put(out, dtype, (first + m) * rows + n, sums[m] + b);
       }
     });
   };
   int64_t m = 0;
-  if (8 * columns * (int64_t)sizeof(float) <= NEAR)
+  if (eight)
     for (; m + 8 <= inputs; m += 8) run(std::integral_constant<int, 8>{}, m);
   for (; m + 4 <= inputs; m += 4) run(std::integral_constant<int, 4>{}, m);
   if (inputs - m >= 2) run(std::integral_constant<int, 2>{}, m), m += 2;
   if (inputs - m >= 1) run(std::integral_constant<int, 1>{}, m);
+}
+
+// The exact products: x in float32, its rows `stride` apart.
+template <template <int> class Row, class Weight>
+void linear_few(const float* x, int64_t stride, int64_t inputs, const Weight& weight, int64_t rows, int64_t columns,
+                const void* bias, void* out, int dtype, int threads) {
+  const bool eight = 8 * columns * (int64_t)sizeof(float) <= NEAR;
+  few_rows(inputs, eight, rows, columns / 4, bias, out, dtype, threads, [&](auto count, int64_t first, int64_t n, float* sums) {
+    Row<decltype(count)::value>::multiply(x + first * stride, stride, weight, n, columns, sums);
+  });
 }
 
 }  // namespace
