@@ -14,6 +14,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def pytest_configure(config):
+    """What a user measured or converted on this machine decides no test; children inherit it."""
+    os.environ["BEDSTONE_CACHE"] = str(config.cache.mkdir("bedstone"))
+
+
 # Shared machines stall: a slow example is no failing one.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
