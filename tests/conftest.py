@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 def pytest_configure(config):
     """What a user measured or converted on this machine decides no test; children inherit it."""
-    os.environ["BEDSTONE_CACHE"] = str(config.cache.mkdir("bedstone"))
+    os.environ["BEDSTONE_CACHE"] = str(config.rootpath / ".pytest_cache" / "bedstone")
 
 
 # Shared machines stall: a slow example is no failing one.
@@ -27,6 +27,19 @@ hypothesis.settings.load_profile("shared")
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def on_the_cpu():
+    """The CPU is chosen, so that no run of the module warns of a fallback; the choice that a test before it left is forgotten."""
+    from bedstone.core.device import get_device, select
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEDSTONE_FORCE_CPU", "1")
+        get_device(refresh=True)
+        yield
+    select._environment.cache_clear()
+    select._devices.clear()
 
 
 @pytest.fixture

@@ -15,10 +15,7 @@ from bedstone.cli.quantize import scheme_of
 from bedstone.core.errors import InvalidConfigError, UnknownNameError
 from bedstone.quant import FP4, FP8, NF4, Int8, Ternary
 
-
-@pytest.fixture(autouse=True)
-def _on_the_cpu(monkeypatch):
-    monkeypatch.setenv("BEDSTONE_FORCE_CPU", "1")
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bedstone.core.device import get_device
 from bedstone.core.events import TrainingStep
 from bedstone.train.adapter import trainable
 from bedstone.train.config import parse_config
@@ -102,10 +101,8 @@ def test_a_diverging_run_stops_before_the_step(session):
     assert caught.value.step == made.step + 1
 
 
-def test_bfloat16_on_a_cpu_keeps_the_adapter_in_float32(session, monkeypatch):
+def test_bfloat16_on_a_cpu_keeps_the_adapter_in_float32(session, on_the_cpu):
     """Products in bfloat16, frozen weights stored in it, trained ones exact."""
-    monkeypatch.setenv("BEDSTONE_FORCE_CPU", "1")
-    get_device(refresh=True)
     made = session(bf16=True, device="auto", max_steps=1)
     assert made.autocast_dtype is torch.bfloat16
     assert {p.dtype for p in trainable(made.model).values()} == {torch.float32}

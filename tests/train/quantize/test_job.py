@@ -25,9 +25,7 @@ SCHEMES = ("nf4", "fp4", "int8", "fp8", "ternary")
 IDS = torch.arange(3, 200).reshape(1, -1)
 
 
-@pytest.fixture(autouse=True)
-def _on_the_cpu(monkeypatch):
-    monkeypatch.setenv("BEDSTONE_FORCE_CPU", "1")
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +37,10 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(tiny_folder, text, tmp_path_factory):
+def done(tiny_folder, text, tmp_path_factory, on_the_cpu):
     """One packed model that several tests look at."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEDSTONE_FORCE_CPU", "1")
-        out = tmp_path_factory.mktemp("packed") / "parents" / "are-made"
-        return quantize_model(str(tiny_folder), out, NF4(double_quant=True), texts=[text], tokens=700)
+    out = tmp_path_factory.mktemp("packed") / "parents" / "are-made"
+    return quantize_model(str(tiny_folder), out, NF4(double_quant=True), texts=[text], tokens=700)
 
 
 @torch.inference_mode()
