@@ -83,6 +83,27 @@ def test_four_bits(case, code, block_size, nested):
     with_each_isa(lambda isa: within(fourbit.native.linear_rounded(x, *arguments, bias), x, dense, bias, steps, isa))
 
 
+@given(products(), st.sampled_from(["nf4", "fp4"]), st.sampled_from([64, 128, 192]))
+def test_the_gradient_of_four_bits(case, code, block_size):
+    """64 rows by 64 columns of the weight are rounded to the largest of their scales, 64 columns of the gradient to their largest."""
+    weight, grad, _ = case
+    weight = weight.T.contiguous()  # groups of rows
+    weight = torch.cat([weight] * 64)[: 64 * len(weight)].view(len(weight), -1)  # and of columns
+    weight[: len(weight) // 2] *= 0.01  # scales that differ
+    rows, columns = weight.shape
+    packed, absmax = fourbit.reference.quantize(weight, block_size, code)
+    arguments = (packed, absmax, None, None, [rows, columns], block_size, code)
+    dense = fourbit.reference.dequantize(*arguments, torch.float32)
+    of_elements = (
+        absmax.double().repeat_interleave(block_size)[: weight.numel()].view(rows // 64, 64, columns // 64, 64)
+    )
+    largest = of_elements.amax((1, 3)).repeat_interleave(64, 0).repeat_interleave(64, 1)
+    steps = (largest.T / 5792 * (1 + 1 / 5792), 1 / 5792)
+    with_each_isa(
+        lambda isa: within(fourbit.native.input_grad_rounded(grad, *arguments), grad, dense.T, None, steps, isa)
+    )
+
+
 @given(products(), st.sampled_from(["nf4", "fp4"]), st.sampled_from([64, 128]))
 def test_four_bits_times_bytes(case, code, block_size):
     """The approximate product errs by what 8 bits of input and of code book leave out."""
@@ -184,56 +205,64 @@ def test_a_scale_that_is_not_finite_spoils_its_rows(isa):
         assert torch.equal(found.isfinite(), expected.isfinite()), isa
 
 
-@pytest.mark.parametrize("name", ["linear", "linear_rounded", "linear_int8", "input_grad", "dequantize"])
+@pytest.mark.parametrize(
+    "name", ["linear", "linear_rounded", "linear_int8", "input_grad", "input_grad_rounded", "dequantize"]
+)
 def test_a_weight_that_lies_elsewhere_is_an_error(name):
     """The library reads addresses, so it must not be given one of another device. A meta tensor stands for that device here."""
-    weight = torch.randn(8, 64)
+    weight = torch.randn(64, 64)
     formats = (
-        (fourbit, (*fourbit.reference.quantize(weight, 64, "nf4"), None, None, [8, 64], 64, "nf4")),
+        (fourbit, (*fourbit.reference.quantize(weight, 64, "nf4"), None, None, [64, 64], 64, "nf4")),
         (eightbit, (*eightbit.reference.quantize(weight, torch.int8, 64, False), 64)),
-        (ternary, (*ternary.reference.quantize(weight, 64, True), [8, 64], 64)),
+        (ternary, (*ternary.reference.quantize(weight, 64, True), [64, 64], 64)),
     )
     for module, arguments in formats:
         call = getattr(module.native, name, None)
         if call is None:
             continue
-        first = (
-            ()
-            if name == "dequantize"
-            else (torch.ones(20 if name == "input_grad" else 2, 8 if name == "input_grad" else 64),)
-        )
-        last = {"dequantize": (torch.float32,), "input_grad": ()}.get(name, (None,))
+        first = () if name == "dequantize" else (torch.ones(20 if "grad" in name else 2, 64),)
+        last = {"dequantize": (torch.float32,)}.get(name, () if "grad" in name else (None,))
         for place in (0, 1):
             moved = [each.to("meta") if number == place else each for number, each in enumerate(arguments)]
             with pytest.raises(bs.DeviceMismatchError, match=r"`weight` has device meta, expected cpu\."):
                 call(*first, *moved, *last)
     if name == "linear":
-        bias = torch.ones(8, device="meta")
+        bias = torch.ones(64, device="meta")
         with pytest.raises(bs.DeviceMismatchError, match="`bias` has device meta"):
             fourbit.native.linear(torch.ones(1, 64), *formats[0][1], bias)
 
 
-def test_python_and_the_library_agree_on_what_few_rows_are():
-    """Up to there no scratch memory is asked for."""
-    library = native.library.library()
-    assert library.bs_rounded_scratch(rounded.FEW_ROWS, 64, 1) == 0
-    assert library.bs_rounded_scratch(rounded.FEW_ROWS + 1, 64, 1) > 0
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_in_a_gradient_or_a_scale_stays_where_it_belongs(isa, bad):
+    """In the row of the gradient, and in the columns whose block has that scale."""
+    weight = torch.randn(128, 192, generator=torch.Generator().manual_seed(0))
+    weight[70, 70] = bad
+    arguments = (*fourbit.reference.quantize(weight, 64, "nf4"), None, None, [128, 192], 64, "nf4")
+    grad = torch.randn(6, 128, generator=torch.Generator().manual_seed(1))
+    grad[4, 5] = bad
+    spoilt = torch.zeros(6, 192, dtype=torch.bool)
+    spoilt[4], spoilt[:, 64:128] = True, True
+    assert torch.equal(~fourbit.native.input_grad_rounded(grad, *arguments).isfinite(), spoilt), isa
 
 
 @pytest.mark.parametrize("inputs", [5, 600])
 def test_the_number_of_threads_leaves_no_trace(isa, inputs):
     """Work is split by shape alone; 600 rows are more than one batch."""
-    weight = torch.randn(300, 576, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(320, 576, generator=torch.Generator().manual_seed(0))
     x = torch.randn(inputs, 576, generator=torch.Generator().manual_seed(1))
-    four = (*fourbit.reference.quantize(weight, 64, "nf4"), None, None, [300, 576], 64, "nf4")
-    three = (*ternary.reference.quantize(weight, 576, True), [300, 576], 576)
+    grad = torch.randn(inputs, 320, generator=torch.Generator().manual_seed(2))
+    four = (*fourbit.reference.quantize(weight, 64, "nf4"), None, None, [320, 576], 64, "nf4")
+    three = (*ternary.reference.quantize(weight, 576, True), [320, 576], 576)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(
-                (fourbit.native.linear_rounded(x, *four, None), ternary.native.linear_rounded(x, *three, None))
+            products = (
+                fourbit.native.linear_rounded(x, *four, None),
+                fourbit.native.input_grad_rounded(grad, *four),
+                ternary.native.linear_rounded(x, *three, None),
             )
+            found.append(products)
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
@@ -252,6 +281,9 @@ def test_auto_takes_it_and_exact_does_not():
     assert explain("int8_linear", shape=(1, 64, 64)).name == "native_rounded"
     choice = explain("fp8_linear", shape=(1, 64, 64))
     assert (choice.name, choice.numerics) == ("native", "exact")
+    assert explain("nf4_input_grad", shape=(1, 64, 64)).name == "native_rounded"
+    choice = explain("nf4_input_grad", shape=(1, 100, 64))
+    assert ("native_rounded", "it sums over rows in groups of 64, not 100") in choice.rejected
     assert select("fp8_linear", torch.ones(1, 64), bs.quantize(torch.ones(8, 64), "fp8")).name == "native"
     with policy("require:native_int8"):
         assert explain("ternary_linear", shape=(1, 64, 64)).numerics == "approximate"

@@ -170,6 +170,16 @@ void check(int64_t rows, int64_t columns, int64_t block, int64_t inputs, int dty
   rounded("linear_4bit_rounded", [&](const Kernels& k, void* out) {
     k.linear_4bit_rounded(x.data(), dtype, inputs, &w4, rows, columns, bias.data(), out, scratch.data(), 2);
   });
+  if (rows % 64 == 0) {
+    const auto grad = normal(inputs * rows, dtype, 1);
+    std::vector<uint8_t> panels(k_scratch(inputs, rows));
+    auto [e, f] = both([&](const Kernels& k) {
+      std::vector<uint8_t> out(inputs * columns * item);
+      k.input_grad_4bit_rounded(grad.data(), dtype, inputs, &w4, rows, columns, out.data(), panels.data(), 2);
+      return out;
+    });
+    near("input_grad_4bit_rounded", e, f, inputs * columns, dtype, 40 * std::sqrt((float)rows) * scale + 8);
+  }
   rounded("linear_4bit_int8", [&](const Kernels& k, void* out) {
     k.linear_4bit_int8(x.data(), dtype, inputs, &w4, rows, columns, bias.data(), out, 2);
   });
@@ -184,7 +194,7 @@ void check(int64_t rows, int64_t columns, int64_t block, int64_t inputs, int dty
 }  // namespace
 
 int main() {
-  for (int64_t rows : {1, 3, 16})
+  for (int64_t rows : {1, 3, 16, 64})
     for (int64_t columns : {1, 2, 63, 64, 130, 257, 384})
       for (int64_t block : {32, 64, 4096})
         for (int64_t inputs : {1, 5, 9})

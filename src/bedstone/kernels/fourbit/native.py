@@ -16,7 +16,7 @@ from bedstone.kernels.fourbit import reference
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.native.calls import bias_fits, pointer
 from bedstone.kernels.native.library import DTYPES, library
-from bedstone.kernels.native.rounded import in_groups, scratch_memory
+from bedstone.kernels.native.rounded import GROUP, in_groups, panel_memory, scratch_memory
 from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
 
 FEW_INPUTS = 8
@@ -139,6 +139,31 @@ def input_grad(
     """As `reference.input_grad`."""
     scales = dequantize_absmax(absmax, nested_absmax, offset)
     return tiled_input_grad(grad, _tiled(packed, scales, shape, block_size, code))
+
+
+def input_grad_rounded(
+    grad: torch.Tensor,
+    packed: torch.Tensor,
+    absmax: torch.Tensor,
+    nested_absmax: torch.Tensor | None,
+    offset: torch.Tensor | None,
+    shape: list[int],
+    block_size: int,
+    code: str,
+) -> torch.Tensor:
+    """As `reference.input_grad`, with gradient and weight rounded to 13 bits in groups of 64; what is not made of such groups is exact."""
+    rows, columns = shape
+    if not in_groups(rows, GROUP) or not in_groups(columns, block_size):
+        return input_grad(grad, packed, absmax, nested_absmax, offset, shape, block_size, code)
+    scales = dequantize_absmax(absmax, nested_absmax, offset)
+    grad, packed, scales = grad.contiguous(), packed.contiguous(), scales.contiguous()
+    out = grad.new_empty(*grad.shape[:-1], columns)
+    inputs = grad.numel() // rows
+    library().bs_input_grad_4bit_rounded(
+        *(grad.data_ptr(), DTYPES[grad.dtype], inputs, pointer(packed), pointer(scales), _table(code), block_size),
+        *(rows, columns, out.data_ptr(), panel_memory(inputs, rows), torch.get_num_threads()),
+    )
+    return out
 
 
 def _multiplied(

@@ -114,6 +114,13 @@ def _native_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, sh
     return product_workspace(grad, *shape, align=1 + shape[1] % 2) + _scale_bytes(absmax, nested_absmax)
 
 
+def _rounded_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, shape, block_size, code):  # noqa: ANN001, ANN202
+    rows, columns = shape
+    if not rounded.in_groups(rows, rounded.GROUP) or not rounded.in_groups(columns, block_size):
+        return _native_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, shape, block_size, code)
+    return rounded.panel_bytes(math.prod(grad.shape[:-1]), rows) + _scale_bytes(absmax, nested_absmax)
+
+
 def _triton_workspace(x, packed, absmax, nested_absmax, *rest):  # noqa: ANN001, ANN002, ANN202
     del packed, rest
     return x.nbytes + _scale_bytes(absmax, nested_absmax)  # an input in one piece
@@ -181,6 +188,13 @@ _input_grad = KernelOp(
     _spec_of_product,
     bitsandbytes.INPUT_GRAD,
     in_triton(_TRITON, "input_grad", _triton_workspace),
+    compiled(
+        native.input_grad_rounded,
+        _rounded_input_grad_workspace,
+        name="native_rounded",
+        numerics="rounded",
+        unfit=rounded.unfit_input_grad,
+    ),
     compiled(native.input_grad, _native_input_grad_workspace),
     KernelImpl("reference", reference.input_grad, _linear_workspace),
     samples=packed_samples("input_grad", PACKINGS),

@@ -18,7 +18,7 @@ import torch
 from bedstone.core.errors import UnknownNameError
 from bedstone.kernels.policies import tell_changed
 
-ABI = 2
+ABI = 3
 NAME = "libbedstone_cpu.so"
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The floating dtypes that the library reads and writes, by their number there."""
@@ -48,6 +48,9 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     ),
     "linear_ternary_rounded": (
         *(_POINTER, _INT, _SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _POINTER, _INT),
+    ),
+    "input_grad_4bit_rounded": (
+        *(_POINTER, _INT, _SIZE, _POINTER, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _INT),
     ),
     "rounded_scratch": (_SIZE, _SIZE, _INT),
     **dict.fromkeys(

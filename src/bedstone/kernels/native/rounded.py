@@ -58,6 +58,17 @@ def unfit(spec: KernelSpec) -> str:
     return ""
 
 
+def unfit_input_grad(spec: KernelSpec) -> str:
+    """Return why a rounded gradient would not be faster than an exact one, or nothing.
+
+    Args:
+        spec: Of a product.
+    """
+    if not spec.rows or spec.rows % GROUP:
+        return f"it sums over rows in groups of {GROUP}, not {spec.rows}"
+    return unfit(spec)
+
+
 def workspace(inputs: int, columns: int) -> int:
     """Return the bytes that a rounded product takes with the threads that torch uses.
 
@@ -66,7 +77,27 @@ def workspace(inputs: int, columns: int) -> int:
         columns: Of the weight.
     """
     few = inputs * (4 * columns // GROUP + 2 * columns) + 4 * columns
-    return few if inputs <= FEW_ROWS else library().bs_rounded_scratch(inputs, columns, torch.get_num_threads())
+    return few if inputs <= FEW_ROWS else panel_bytes(inputs, columns)
+
+
+def panel_bytes(inputs: int, summed: int) -> int:
+    """Return the bytes that a product with panels of the weight takes with the threads that torch uses.
+
+    Args:
+        inputs: Rows of x, or of the gradient.
+        summed: How many products a sum has: columns of the weight, or its rows.
+    """
+    return library().bs_rounded_scratch(inputs, summed, torch.get_num_threads())
+
+
+def panel_memory(inputs: int, summed: int) -> int:
+    """Return the address of kept memory of `panel_bytes` for such a product.
+
+    Args:
+        inputs: Rows of x, or of the gradient.
+        summed: How many products a sum has.
+    """
+    return workspace_buffer(panel_bytes(inputs, summed), torch.uint8, torch.device("cpu"), "rounded").data_ptr()
 
 
 def scratch_memory(inputs: int, columns: int) -> int | None:
@@ -76,6 +107,4 @@ def scratch_memory(inputs: int, columns: int) -> int | None:
         inputs: Rows of x.
         columns: Of the weight.
     """
-    if inputs <= FEW_ROWS:
-        return None
-    return workspace_buffer(workspace(inputs, columns), torch.uint8, torch.device("cpu"), "rounded").data_ptr()
+    return None if inputs <= FEW_ROWS else panel_memory(inputs, columns)

@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 
-#define BS_ABI 2
+#define BS_ABI 3
 
 extern "C" {
 
@@ -53,13 +53,16 @@ struct Kernels {
   void (*dequantize_ternary)(const BsTernary* weight, int64_t rows, int64_t columns, void* out, int dtype, int threads);
   void (*linear_ternary)(const void* x, int dtype, int64_t inputs, const BsTernary* weight, int64_t rows, int64_t columns,
                          const void* bias, void* out, int threads);
-  // Inputs rounded to 16 bits a group of 64 columns; columns and block are multiples of 64, of int8 the kind is 0. The scratch memory is of
-  // as many bytes as the next function says.
+  // Inputs rounded to 16 bits a group of 64 columns; columns and block are multiples of 64, of int8 the kind is 0. More than 16 inputs need
+  // scratch memory of as many bytes as the next function says.
   int64_t (*rounded_scratch)(int64_t inputs, int64_t columns, int threads);
   void (*linear_4bit_rounded)(const void* x, int dtype, int64_t inputs, const BsFourBit* weight, int64_t rows, int64_t columns,
                               const void* bias, void* out, void* scratch, int threads);
   void (*linear_int8_rounded)(const void* x, int dtype, int64_t inputs, const BsEightBit* weight, int64_t rows, int64_t columns,
                               const void* bias, void* out, void* scratch, int threads);
+  // Of a weight whose rows are a multiple of 64 too; for the scratch memory, rows count as columns, at any number of inputs.
+  void (*input_grad_4bit_rounded)(const void* grad, int dtype, int64_t inputs, const BsFourBit* weight, int64_t rows, int64_t columns,
+                                  void* out, void* scratch, int threads);
   // The approximate product: inputs and code book rounded to 8 bits; columns and block are multiples of 64.
   void (*linear_4bit_int8)(const void* x, int dtype, int64_t inputs, const BsFourBit* weight, int64_t rows, int64_t columns,
                            const void* bias, void* out, int threads);

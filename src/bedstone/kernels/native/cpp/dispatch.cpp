@@ -117,6 +117,12 @@ API void bs_linear_int8_rounded(const void* x, int dtype, int64_t inputs, const 
   const BsEightBit q = {codes, absmax, row_stride, block_stride, block, 0};
   chosen()->linear_int8_rounded(x, dtype, inputs, &q, rows, columns, bias, out, scratch, threads);
 }
+API void bs_input_grad_4bit_rounded(const void* grad, int dtype, int64_t inputs, const uint8_t* packed, const float* absmax,
+                                    const float* table, int64_t block, int64_t rows, int64_t columns, void* out, void* scratch,
+                                    int threads) {
+  const BsFourBit q = {packed, absmax, table, block};
+  chosen()->input_grad_4bit_rounded(grad, dtype, inputs, &q, rows, columns, out, scratch, threads);
+}
 API void bs_linear_ternary_rounded(const void* x, int dtype, int64_t inputs, const uint8_t* packed, const float* scale,
                                    int64_t row_stride, int64_t rows, int64_t columns, const void* bias, void* out, void* scratch, int threads) {
   const BsTernary q = {packed, scale, row_stride, 0, columns};

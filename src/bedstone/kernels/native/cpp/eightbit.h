@@ -168,7 +168,7 @@ void linear_8bit(const void* x, int dtype, int64_t inputs, const BsEightBit* wei
 }
 
 // For rounded products of int8: columns and block are multiples of 64.
-struct Int8Words {
+struct Int8Words : ByRows<Int8Words> {
   static constexpr float x_limit = 32767.0f, few = 1.0f, panel = 1.0f;
   static constexpr int position(int i) { return i; }
 

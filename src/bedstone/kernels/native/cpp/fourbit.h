@@ -184,7 +184,7 @@ void linear_4bit(const void* x, int dtype, int64_t inputs, const BsFourBit* weig
 }
 
 // For rounded products: columns and block are multiples of 64.
-struct FourBitWords {
+struct FourBitWords : ByRows<FourBitWords> {
   static constexpr float x_limit = 16383.0f, few = 8191.0f, panel = 2047.0f;
   static constexpr int position(int i) { return position4(i); }
 

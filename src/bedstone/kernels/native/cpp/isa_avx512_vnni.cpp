@@ -1,6 +1,7 @@
 // The kernels for avx512 with VNNI; compiled with its flags, called only where the CPU has it.
 #define BS_AVX512
 #include "fourbit_bytes.h"
+#include "rounded_grad.h"
 #include "ternary_dots.h"
 
 extern const Kernels bs_avx512_vnni;
@@ -19,6 +20,7 @@ const Kernels bs_avx512_vnni = {
     rounded_scratch,
     linear_4bit_rounded,
     linear_int8_rounded,
+    input_grad_4bit_rounded,
     linear_4bit_int8,
     linear_ternary_rounded,
     linear_ternary_int8,

@@ -1,6 +1,7 @@
 // The kernels for neon; compiled with its flags, called only where the CPU has it.
 #define BS_NEON
 #include "fourbit_bytes.h"
+#include "rounded_grad.h"
 #include "ternary_dots.h"
 
 extern const Kernels bs_neon;
@@ -19,6 +20,7 @@ const Kernels bs_neon = {
     rounded_scratch,
     linear_4bit_rounded,
     linear_int8_rounded,
+    input_grad_4bit_rounded,
     linear_4bit_int8,
     linear_ternary_rounded,
     linear_ternary_int8,

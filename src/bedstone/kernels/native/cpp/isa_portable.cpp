@@ -1,5 +1,6 @@
 // The kernels for portable; compiled with its flags, called only where the CPU has it.
 #include "fourbit_bytes.h"
+#include "rounded_grad.h"
 #include "ternary_dots.h"
 
 extern const Kernels bs_portable;
@@ -18,6 +19,7 @@ const Kernels bs_portable = {
     rounded_scratch,
     linear_4bit_rounded,
     linear_int8_rounded,
+    input_grad_4bit_rounded,
     linear_4bit_int8,
     linear_ternary_rounded,
     linear_ternary_int8,

@@ -10,6 +10,7 @@
 //   Format(weight, columns, unit)
 //   group(row, g, out)   64 words of a row
 //   scale(row, g)        what their sum is multiplied by, but for the unit
+//   fill(...)            a panel of many rows: from ByRows, where a row of the weight is one in memory
 #pragma once
 #if defined(_OPENMP)
 #include <omp.h>
@@ -115,14 +116,23 @@ void fill_panel(const Format& weight, int64_t first, int64_t rows, int64_t g0, i
       }
 }
 
+template <class Format>
+struct ByRows {
+  void fill(int64_t first, int64_t rows, int64_t g0, int64_t groups, int32_t* panel, float* scales) const {
+    fill_panel(static_cast<const Format&>(*this), first, rows, g0, groups, panel, scales);
+  }
+};
+
 // TALL rows of x with WIDE rows of the weight over some groups; adds to sums, whose rows are STRIP apart.
 inline void panel_product(const int32_t* x, const float* x_scales, int64_t x_stride, const int32_t* panel, const float* scales,
                           int64_t groups, float* sums) {
   for (int64_t g = 0; g < groups; g++) {
+    asm volatile("" ::: "memory");  // else `sums` stay in registers from group to group, and the innermost loop spills its own
     Ints low[TALL], high[TALL];
     for (int m = 0; m < TALL; m++) low[m] = high[m] = no_ints();
     const int32_t* w = panel + g * PAIRS * WIDE;
     const int32_t* a = x + g * PAIRS * TALL;
+#pragma GCC unroll 2
     for (int64_t k = 0; k < PAIRS; k++, w += WIDE, a += TALL) {
       const Words w0 = words((const int16_t*)w), w1 = words((const int16_t*)(w + L));
 #pragma GCC unroll 4
@@ -176,7 +186,7 @@ void strip_product(const Format& weight, int64_t first, int64_t rows, int64_t gr
   std::fill(sums, sums + size.sums, 0.0f);
   for (int64_t g = 0; g < groups; g += DEEP) {
     const int64_t deep = std::min(DEEP, groups - g);
-    fill_panel(weight, first, rows, g, deep, panel, scales);
+    weight.fill(first, rows, g, deep, panel, scales);
     for (int64_t t = 0; t < size.tiles; t++)
       for (int64_t part = 0; part < STRIP / WIDE; part++)
         panel_product(pairs + (t * groups + g) * PAIRS * TALL, x_scales + t * TALL * groups + g, groups,
@@ -192,11 +202,10 @@ inline int thread_number() {
 #endif
 }
 
-template <class Format, class Weight>
-void linear_rounded_many(const void* x, int dtype, int64_t inputs, const Weight& q, int64_t rows, int64_t columns,
+template <class Format>
+void linear_rounded_many(const void* x, int dtype, int64_t inputs, const Format& weight, int64_t rows, int64_t columns,
                          const void* bias, void* out, void* scratch, int threads) {
   const int64_t groups = columns / GROUP, item = dtype == FLOAT32 ? 4 : 2;
-  const Format weight(q, columns, Format::panel);
   const Scratch all_at_most(inputs, columns);
   int32_t* pairs = (int32_t*)scratch;
   float* x_scales = (float*)(pairs + all_at_most.pairs);
@@ -227,17 +236,17 @@ void linear_rounded_many(const void* x, int dtype, int64_t inputs, const Weight&
 
 constexpr int64_t ROUNDED_FEW = 16;  // rows of x up to which unpacking a panel costs more than it brings
 
-// Bytes that the product of many rows takes from its caller; of few rows none.
+// Bytes that the product of many rows takes from its caller.
 inline int64_t rounded_scratch(int64_t inputs, int64_t columns, int threads) {
   const Scratch size(inputs, columns);
-  return inputs <= ROUNDED_FEW ? 0 : 4 * (size.shared() + threads * size.a_thread());
+  return 4 * (size.shared() + threads * size.a_thread());
 }
 
 template <class Format, class Weight>
 void linear_rounded(const void* x, int dtype, int64_t inputs, const Weight& q, int64_t rows, int64_t columns, const void* bias,
                     void* out, void* scratch, int threads) {
   if (inputs <= ROUNDED_FEW) linear_rounded_few<Format>(x, dtype, inputs, q, rows, columns, bias, out, threads);
-  else linear_rounded_many<Format>(x, dtype, inputs, q, rows, columns, bias, out, scratch, threads);
+  else linear_rounded_many(x, dtype, inputs, Format(q, columns, Format::panel), rows, columns, bias, out, scratch, threads);
 }
 
 }  // namespace

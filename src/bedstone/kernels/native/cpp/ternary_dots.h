@@ -178,7 +178,7 @@ void linear_ternary_int8(const void* x, int dtype, int64_t inputs, const BsTerna
   linear_ternary_digits<1>(x, dtype, inputs, weight, rows, columns, bias, out, threads);
 }
 // The trits of a group of 64 columns as words, for many rows of x.
-struct TernaryWords {
+struct TernaryWords : ByRows<TernaryWords> {
   static constexpr float x_limit = 32767.0f, few = 1.0f, panel = 1.0f;
   static constexpr int position(int i) { return i; }
 
@@ -201,7 +201,7 @@ struct TernaryWords {
 void linear_ternary_rounded(const void* x, int dtype, int64_t inputs, const BsTernary* weight, int64_t rows, int64_t columns,
                             const void* bias, void* out, void* scratch, int threads) {
   if (inputs > ROUNDED_FEW && columns % GROUP == 0)
-    return linear_rounded_many<TernaryWords>(x, dtype, inputs, *weight, rows, columns, bias, out, scratch, threads);
+    return linear_rounded_many(x, dtype, inputs, TernaryWords(*weight, columns, 1.0f), rows, columns, bias, out, scratch, threads);
   linear_ternary_digits<2>(x, dtype, inputs, weight, rows, columns, bias, out, threads);
 }
 
