@@ -69,6 +69,7 @@ def time_children(
 
 def _looped(code: str, names: dict[str, Any], clock: Callable[[], float]) -> Callable[[], float]:
     timer = timeit.Timer(code, timer=clock, globals=names)  # timeit turns the garbage collector off
+    timer.timeit(1)  # what the first call imports or caches is no part of a loop
     loops = 1
     while (took := timer.timeit(loops)) < LOOP_S:
         loops = max(loops + 1, min(10 * loops, int(1.3 * loops * LOOP_S / max(took, 1e-9))))

@@ -269,6 +269,18 @@ def test_the_number_of_threads_leaves_no_trace(isa, inputs):
         assert all(map(torch.equal, other, found[0])), isa
 
 
+def test_a_row_of_many_does_not_depend_on_the_others(isa):
+    """Wide rows come in batches of fewer: here of 96."""
+    weight = torch.randn(64, 16384, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(120, 16384, generator=torch.Generator().manual_seed(1))
+    four = (*fourbit.reference.quantize(weight, 64, "nf4"), None, None, [64, 16384], 64, "nf4")
+    whole = fourbit.native.linear_rounded(x, *four, None)
+    assert torch.equal(whole[80:], fourbit.native.linear_rounded(x[80:], *four, None)), isa
+    tall = (*four[:4], [16384, 64], 64, "nf4")
+    whole = fourbit.native.input_grad_rounded(x, *tall)
+    assert torch.equal(whole[80:], fourbit.native.input_grad_rounded(x[80:], *tall)), isa
+
+
 def test_auto_takes_it_and_exact_does_not():
     """Columns that are no groups of 64 are computed exactly; an approximate product is taken by name."""
     assert explain("nf4_linear", shape=(1, 64, 64)).name == "native_rounded"

@@ -86,7 +86,8 @@ void linear_rounded_few(const void* x, int dtype, int64_t inputs, const Weight& 
 constexpr int TALL = 4;                      // rows of x at a time: 8 sums fit the registers of AVX2 with what they are made of
 constexpr int WIDE = 2 * L;                  // rows of the weight at a time
 constexpr int64_t STRIP = 64, DEEP = 8;      // rows of the weight, groups of columns in a panel: 64 KiB, which stay in the L2 cache
-constexpr int64_t BATCH = 512;               // rows of x for which a panel is unpacked
+constexpr int64_t BATCH = 512;               // rows of x for which a panel is unpacked,
+constexpr int64_t BATCH_BYTES = 3 << 20;     // if, rounded, they take no more than this
 constexpr int64_t PAIRS = GROUP / 2;
 
 // A panel: for every WIDE rows of the weight and every group, PAIRS times WIDE pairs of words; and WIDE scales.
@@ -151,10 +152,14 @@ inline void panel_product(const int32_t* x, const float* x_scales, int64_t x_str
   }
 }
 
+inline int64_t batch_of(int64_t columns) {
+  return std::min(BATCH, std::max((int64_t)64, BATCH_BYTES / (2 * columns) / TALL * TALL));
+}
+
 // Where everything lies in the scratch memory, which the caller provides; what follows `shared` is there once a thread.
 struct Scratch {
   Scratch(int64_t inputs, int64_t columns)
-      : tiles((std::min(inputs, BATCH) + TALL - 1) / TALL), pairs(tiles * TALL * columns / 2), x_scales(tiles * TALL * columns / GROUP),
+      : tiles((std::min(inputs, batch_of(columns)) + TALL - 1) / TALL), pairs(tiles * TALL * columns / 2), x_scales(tiles * TALL * columns / GROUP),
         panel(STRIP * DEEP * PAIRS), scales(STRIP * DEEP), sums(tiles * TALL * STRIP), wide(columns), row(columns / 2) {}
   int64_t shared() const { return pairs + x_scales; }
   int64_t a_thread() const { return panel + scales + sums + wide + row; }
@@ -209,8 +214,9 @@ void linear_rounded_many(const void* x, int dtype, int64_t inputs, const Format&
   const Scratch all_at_most(inputs, columns);
   int32_t* pairs = (int32_t*)scratch;
   float* x_scales = (float*)(pairs + all_at_most.pairs);
-  for (int64_t start = 0; start < inputs; start += BATCH) {
-    const int64_t count = std::min(BATCH, inputs - start);
+  const int64_t batch = batch_of(columns);
+  for (int64_t start = 0; start < inputs; start += batch) {
+    const int64_t count = std::min(batch, inputs - start);
     const Scratch size(count, columns);
     const void* from = (const char*)x + start * columns * item;
     void* to = (char*)out + start * rows * item;
