@@ -72,6 +72,7 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	$(BIN)/python benchmarks/lora_memory.py --write
 	$(BIN)/python benchmarks/packed_page.py --write
 	-$(BIN)/python benchmarks/cpu_kernels.py
+	-$(BIN)/python benchmarks/instruction_peak.py
 	$(BIN)/python benchmarks/cpu_kernel_page.py --write
 	-$(BIN)/python benchmarks/registry_overhead.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bitlinear_loss.py

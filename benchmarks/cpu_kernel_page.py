@@ -1,4 +1,4 @@
-"""The section on CPU kernels of docs/explanation/kernels.md, written from the result files of `cpu_kernels.py` and `registry_overhead.py`.
+"""The section on CPU kernels of docs/explanation/kernels.md, written from the result files that it quotes.
 
     python benchmarks/cpu_kernel_page.py            # print it
     python benchmarks/cpu_kernel_page.py --write    # put it between the markers of the page
@@ -23,8 +23,12 @@ BEGIN, END = "<!-- cpu kernels: written by benchmarks/cpu_kernel_page.py -->", "
 
 def section(folder: Path) -> str:
     """Return the section as Markdown, from the result files of a folder."""
-    kernels, registry = folder / "cpu_kernels.json", folder / "registry_overhead.json"
+    kernels, peak, registry = (
+        folder / f"{name}.json" for name in ("cpu_kernels", "instruction_peak", "registry_overhead")
+    )
     parts = _kernels(_read(kernels)) if kernels.is_file() else ["Not measured yet: `python benchmarks/cpu_kernels.py`."]
+    if peak.is_file():
+        parts.append(_peak(_read(peak)))
     if registry.is_file():
         result = _read(registry)
         parts.append(f"{tables.overhead(result['figures'])}\n\n{_machine(result)}")
@@ -42,6 +46,16 @@ def _kernels(result: dict[str, Any]) -> list[str]:
         cases = [case for case in figures["cases"] if case["shape"] == shape]
         parts += [tables.products(cases), tables.storing(cases), tables.gradients(cases), tables.ahead(cases)]
     return parts
+
+
+def _peak(result: dict[str, Any]) -> str:
+    figures = result["figures"]
+    size = " x ".join(str(each) for each in figures["shape"])
+    reached = ", ".join(f"{name} {share['median']:.0%}" for name, share in figures["cases"].items())
+    return (
+        f"Of the peak of the instructions that multiply and add, one thread, {size}: {reached} "
+        f"({figures['stretch']:.0%} was hoped for). {_machine(result)}"
+    )
 
 
 def _machine(result: dict[str, Any]) -> str:
