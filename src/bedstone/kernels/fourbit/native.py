@@ -16,7 +16,7 @@ from bedstone.kernels.fourbit import reference
 from bedstone.kernels.memory import empty_output
 from bedstone.kernels.native.calls import bias_fits, pointer
 from bedstone.kernels.native.library import DTYPES, library
-from bedstone.kernels.native.rounded import GROUP, in_groups, panel_memory, scratch_memory
+from bedstone.kernels.native.rounded import in_groups, in_squares, panel_memory, scratch_memory
 from bedstone.kernels.tiles import TiledWeight, tiled_input_grad, tiled_linear
 
 FEW_INPUTS = 8
@@ -152,9 +152,9 @@ def input_grad_rounded(
     code: str,
 ) -> torch.Tensor:
     """As `reference.input_grad`, with gradient and weight rounded to 13 bits in groups of 64; what is not made of such groups is exact."""
-    rows, columns = shape
-    if not in_groups(rows, GROUP) or not in_groups(columns, block_size):
+    if not in_squares(shape, block_size):
         return input_grad(grad, packed, absmax, nested_absmax, offset, shape, block_size, code)
+    rows, columns = shape
     scales = dequantize_absmax(absmax, nested_absmax, offset)
     grad, packed, scales = grad.contiguous(), packed.contiguous(), scales.contiguous()
     out = grad.new_empty(*grad.shape[:-1], columns)

@@ -115,10 +115,9 @@ def _native_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, sh
 
 
 def _rounded_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, shape, block_size, code):  # noqa: ANN001, ANN202
-    rows, columns = shape
-    if not rounded.in_groups(rows, rounded.GROUP) or not rounded.in_groups(columns, block_size):
+    if not rounded.in_squares(shape, block_size):
         return _native_input_grad_workspace(grad, packed, absmax, nested_absmax, offset, shape, block_size, code)
-    return rounded.panel_bytes(math.prod(grad.shape[:-1]), rows) + _scale_bytes(absmax, nested_absmax)
+    return rounded.panel_bytes(math.prod(grad.shape[:-1]), shape[0]) + _scale_bytes(absmax, nested_absmax)
 
 
 def _triton_workspace(x, packed, absmax, nested_absmax, *rest):  # noqa: ANN001, ANN002, ANN202

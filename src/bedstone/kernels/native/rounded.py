@@ -32,6 +32,16 @@ def in_groups(columns: int, block_size: int) -> bool:
     return columns > 0 and not columns % GROUP and not block_size % GROUP
 
 
+def in_squares(shape: list[int], block_size: int) -> bool:
+    """Return whether a weight consists of whole groups of rows by whole groups of columns.
+
+    >>> in_squares([64, 192], 64), in_squares([96, 192], 64)
+    (True, False)
+    """
+    rows, columns = shape
+    return rows > 0 and not rows % GROUP and in_groups(columns, block_size)
+
+
 def unfit_columns(spec: KernelSpec) -> str:
     """Return that the columns are no whole groups, or nothing.
 
@@ -49,8 +59,10 @@ def unfit(spec: KernelSpec) -> str:
         spec: Of a product.
     """
     reason = unfit_columns(spec)
-    if reason or spec.inputs <= FEW_ROWS:
-        return reason
+    return reason if reason or spec.inputs <= FEW_ROWS else _unfit_panels(spec)
+
+
+def _unfit_panels(spec: KernelSpec) -> str:
     if spec.dtype is torch.bfloat16 and multiplies_bfloat16():
         return "this CPU multiplies bfloat16 itself, which is faster for many rows"
     if status().isa.startswith("avx512"):
@@ -66,7 +78,7 @@ def unfit_input_grad(spec: KernelSpec) -> str:
     """
     if not spec.rows or spec.rows % GROUP:
         return f"it sums over rows in groups of {GROUP}, not {spec.rows}"
-    return unfit(spec)
+    return unfit_columns(spec) or _unfit_panels(spec)
 
 
 def workspace(inputs: int, columns: int) -> int:

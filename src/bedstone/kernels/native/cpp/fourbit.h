@@ -183,13 +183,24 @@ void linear_4bit(const void* x, int dtype, int64_t inputs, const BsFourBit* weig
   linear_few<FourBitRow>(parted, columns, inputs, *weight, rows, columns, bias, out, dtype, threads);
 }
 
-// For rounded products: columns and block are multiples of 64.
-struct FourBitWords : ByRows<FourBitWords> {
+// The absmax of a group of 64 columns; columns and block are multiples of 64.
+struct GroupScales {
+  GroupScales(const BsFourBit& q, int64_t columns) : absmax(q.absmax), groups(columns / GROUP), in_block(q.block / GROUP) {}
+  float scale(int64_t row, int64_t g) const {
+    const int64_t at = row * groups + g;
+    return absmax[in_block == 1 ? at : at / in_block];
+  }
+  const float* absmax;
+  int64_t groups, in_block;
+};
+
+// For rounded products.
+struct FourBitWords : ByRows<FourBitWords>, GroupScales {
   static constexpr float x_limit = 16383.0f, few = 8191.0f, panel = 2047.0f;
   static constexpr int position(int i) { return position4(i); }
 
   FourBitWords(const BsFourBit& q, int64_t columns, float unit)
-      : packed(q.packed), absmax(q.absmax), groups(columns / GROUP), in_block(q.block / GROUP) {
+      : GroupScales(q, columns), packed(q.packed) {
     int16_t codes[16];
     for (int i = 0; i < 16; i++) codes[i] = (int16_t)std::nearbyint(q.table[i] * unit);
     values = word_table(codes);
@@ -199,14 +210,8 @@ struct FourBitWords : ByRows<FourBitWords> {
     __builtin_prefetch(p + 1024);
     unpack64(p, values, out);
   }
-  float scale(int64_t row, int64_t g) const {
-    const int64_t at = row * groups + g;
-    return absmax[in_block == 1 ? at : at / in_block];
-  }
 
   const uint8_t* packed;
-  const float* absmax;
-  int64_t groups, in_block;
   WordTable values;
 };
 

@@ -7,12 +7,12 @@
 
 namespace {
 
-struct FourBitColumns {
+struct FourBitColumns : GroupScales {
   static constexpr float x_limit = 5792.0f, panel = 5792.0f;  // 64 products stay below 2^31
   static constexpr int position(int i) { return i; }
 
   FourBitColumns(const BsFourBit& weight, int64_t columns)
-      : q(weight), values(table(weight.table)), width(columns), in_row(columns / GROUP), in_block(weight.block / GROUP) {}
+      : GroupScales(weight, columns), packed(weight.packed), values(table(weight.table)), width(columns) {}
 
   // GROUP columns from `first` on, for `deep` groups of rows.
   void fill(int64_t first, int64_t, int64_t g0, int64_t deep, int32_t* panel_out, float* scales) const {
@@ -32,34 +32,29 @@ struct FourBitColumns {
     }
   }
 
-  float absmax(int64_t row, int64_t g) const {
-    const int64_t at = row * in_row + g;
-    return q.absmax[in_block == 1 ? at : at / in_block];
-  }
   // Of 64 rows; NaN if one of them is not finite.
   float largest_scale(int64_t row, int64_t g) const {
     float most = 0.0f, sum = 0.0f;
     for (int64_t r = row; r < row + GROUP; r++) {
-      const float scale = absmax(r, g);
-      most = std::max(most, std::fabs(scale)), sum += scale * 0.0f;
+      most = std::max(most, std::fabs(scale(r, g))), sum += scale(r, g) * 0.0f;
     }
     return sum == sum ? most : NAN;
   }
   void round_columns(int64_t row, int64_t first, float unit, int32_t* out) const {
-    const uint8_t* p = q.packed + (row * width + first) / 2;
+    const uint8_t* p = packed + (row * width + first) / 2;
     __builtin_prefetch(p + 8 * width);
-    const V scale = all(absmax(row, first / GROUP) * unit);
+    const V each = all(scale(row, first / GROUP) * unit);
     float wide[GROUP];
     for (int i = 0; i < GROUP; i += 2 * W) {
       const Codes two = bytes(p + i / 2);
-      store_pairs(wide + i, lookup(values, right<4>(two)) * scale, lookup(values, two) * scale);
+      store_pairs(wide + i, lookup(values, right<4>(two)) * each, lookup(values, two) * each);
     }
     for (int i = 0; i < GROUP; i += W) store_ints(out + i, nearest(load(wide + i)));
   }
 
-  const BsFourBit& q;
+  const uint8_t* packed;
   Table values;
-  int64_t width, in_row, in_block;
+  int64_t width;
 };
 
 void input_grad_4bit_rounded(const void* grad, int dtype, int64_t inputs, const BsFourBit* weight, int64_t rows, int64_t columns, void* out,
