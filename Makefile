@@ -73,8 +73,8 @@ bench: $(VENV)/.dev $(MODEL) ## Measure; writes benchmarks/results/*.json.
 	$(BIN)/python benchmarks/packed_page.py --write
 	-$(BIN)/python benchmarks/cpu_kernels.py
 	-$(BIN)/python benchmarks/instruction_peak.py
-	$(BIN)/python benchmarks/cpu_kernel_page.py --write
 	-$(BIN)/python benchmarks/registry_overhead.py
+	$(BIN)/python benchmarks/cpu_kernel_page.py --write
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bitlinear_loss.py
 	$(BIN)/python benchmarks/bitlinear_loss.py --write
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tuner_table.py

@@ -80,10 +80,15 @@ TARGETS = [
     *_products("ternary", "approximate", 64, (("ggml TQ2_0",), 1.3), ((FBGEMM,), 1.0), ((TORCH,), 1.8)),
     *_products("ternary", "approximate", 512, (("ggml TQ2_0",), 1.3), ((FBGEMM,), 1.0), ((TORCH,), 1.8)),
     *(
-        Target("input grad", "nf4", "rounded", least, (BNB,), inputs)
+        Target("input grad", "nf4", numerics, least, (BNB,), inputs)
+        for numerics in ("exact", "rounded")
         for inputs, least in ((8, (5, 4)), (64, (2.3, 2)), (512, (1.2, 1.2)))
     ),
-    *(Target("input grad", "nf4", "rounded", _both(4 * MIB), inputs=inputs, kind="memory") for inputs in (8, 64, 512)),
+    *(
+        Target("input grad", "nf4", numerics, _both(4 * MIB), inputs=inputs, kind="memory")
+        for numerics in ("exact", "rounded")
+        for inputs in (8, 64, 512)
+    ),
     # Without the compiled library: plain torch, never behind bitsandbytes.
     Target("quantize", "nf4", "exact", _both(1), (API,), implementation="reference"),
     Target("dequantize", "nf4", "exact", _both(1), (API,), implementation="reference"),

@@ -24,6 +24,7 @@ os.environ.update({"OMP_NUM_THREADS": "1", "OMP_PROC_BIND": "true", "OMP_PLACES"
 
 import record
 import torch
+from stopwatch import by_turns
 
 from bedstone.kernels import fourbit, native, ternary
 
@@ -66,12 +67,9 @@ def seconds(call: Callable[[], object]) -> float:
 
 def shares(peak: Callable[[], object], at_once: int, product: Callable[[], object], rounds: int) -> dict[str, float]:
     """Return the part of the peak, by turns; `at_once` products an instruction."""
-    found = []
-    for number in range(rounds + 1):
-        best, mine = (seconds(each) for each in (peak, product))
-        if number:  # the first warms up
-            found.append((ROWS * SIZE * SIZE / mine) / (8 * LOOPS * at_once / best))
-    return record.spread(found)
+    found = by_turns({"peak": lambda: seconds(peak), "product": lambda: seconds(product)}, rounds, what="products")
+    ratio = ROWS * SIZE * SIZE / (8 * LOOPS * at_once)
+    return record.spread([ratio * best / mine for best, mine in zip(found["peak"], found["product"], strict=True)])
 
 
 def main() -> None:

@@ -153,10 +153,13 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", where])
 
 
+def recorded() -> dict[str, Any]:
+    return json.loads((record.RESULTS / "lora_memory.json").read_text())
+
+
 def write_page() -> None:
-    result = json.loads((record.RESULTS / "lora_memory.json").read_text())
     text = PAGE.read_text(encoding="utf-8")
-    made = f"{HEAD}\n\n{table(result)}\n\n{TAIL}"
+    made = f"{HEAD}\n\n{table(recorded())}\n\n{TAIL}"
     PAGE.write_text(re.sub(f"{HEAD}.*?{TAIL}", lambda _: made, text, flags=re.DOTALL), encoding="utf-8")
 
 
@@ -164,7 +167,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, nothing is written")
     parser.add_argument("--write", action="store_true", help="write the table from the result file, measure nothing")
+    parser.add_argument("--table", action="store_true", help="print that table")
     asked = parser.parse_args()
+    if asked.table:
+        print(table(recorded()))
+        return
     if asked.write:
         write_page()
         return

@@ -124,6 +124,14 @@ def test_the_page_says_what_the_result_file_says():
     assert f"{begin}\n\n{run('cpu_kernel_page.py')}\n{end}" in page
 
 
+def test_the_result_file_is_held_against_the_targets_as_they_are(tmp_path):
+    """A target that is changed changes the verdicts. After that: `python benchmarks/cpu_kernels.py --judge`."""
+    recorded = (BENCHMARKS / "results" / "cpu_kernels.json").read_text(encoding="utf-8")
+    (tmp_path / "cpu_kernels.json").write_text(recorded, encoding="utf-8")
+    assert " targets missed" in run("cpu_kernels.py", "--judge", "--folder", tmp_path)
+    assert (tmp_path / "cpu_kernels.json").read_text(encoding="utf-8") == recorded
+
+
 def test_a_quick_run_never_replaces_the_result_file():
     words = [sys.executable, BENCHMARKS / "cpu_kernels.py", "--quick"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

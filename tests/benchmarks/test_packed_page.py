@@ -22,6 +22,14 @@ def test_the_page_says_what_the_result_files_say():
     assert f"<!-- tables: written by benchmarks/packed_page.py -->\n\n{printed}\n<!-- end of tables -->" in page
 
 
+def test_so_does_the_table_of_what_adapters_keep():
+    """After a new run: `python benchmarks/lora_memory.py --write`."""
+    words = [sys.executable, ROOT / "benchmarks" / "lora_memory.py", "--table"]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs" / "explanation" / "kernels.md").read_text(encoding="utf-8")
+    assert f"<!-- table: written by benchmarks/lora_memory.py -->\n\n{printed}\n<!-- end of table -->" in page
+
+
 def test_a_qlora_step_met_its_targets_but_for_memory():
     """Time and losses did; at batch 1 the peak is below that of the peer, and the page says that it misses its target."""
     figures = read("qlora_step")
